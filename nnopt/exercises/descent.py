@@ -42,7 +42,7 @@ def _hessians() -> dict[str, Tensor]:
     def rotated(*eigenvalues: float) -> Tensor:
         size = len(eigenvalues)
         basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
-        matrix = basis @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.T
+        matrix: Tensor = basis @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.T
         return (matrix + matrix.T) / 2
 
     return {

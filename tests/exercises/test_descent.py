@@ -57,6 +57,12 @@ def test_a_readers_test_is_judged_by_what_it_accepts() -> None:
     def good(f: Callable[[], int]) -> None:
         assert f() == 2
 
+    def refuses_all(f: Callable[[], int]) -> bool:
+        return f() > 99
+
+    def too_mild(f: Callable[[], int]) -> bool:
+        return f() >= 2
+
     assert judge_test(good, lambda: 2, wrong)
-    assert "refuses a correct" in judge_test(lambda f: False, lambda: 2, wrong).sentence
-    assert "always three" in judge_test(lambda f: f() >= 2, lambda: 2, wrong).sentence
+    assert "refuses a correct" in judge_test(refuses_all, lambda: 2, wrong).sentence
+    assert "always three" in judge_test(too_mild, lambda: 2, wrong).sentence
