@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chapters import ROOT, chapters
+from claims_page import ClaimsDirective, ClaimsPlace, ForestDirective, fill_claims, old_claims_pages
 from conditions import commit, published
 from docutils import nodes
 from execute import check_import, execute, summary
@@ -108,11 +109,16 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register directives and events."""
     app.add_config_value("nnopt_repository", "", "html")
     app.add_node(RunFacts)
+    app.add_node(ClaimsPlace)
     app.add_directive("nnopt-header", HeaderDirective)
+    app.add_directive("nnopt-claims", ClaimsDirective)
+    app.add_directive("nnopt-forest", ForestDirective)
     app.connect("config-inited", prepare)
     app.connect("builder-inited", remember_commit)
     app.connect("doctree-read", note_outputs)
+    app.connect("env-updated", old_claims_pages)
     app.connect("doctree-resolved", fill_headers)
+    app.connect("doctree-resolved", fill_claims)
     # after the theme's own buttons, which it adds at 501
     app.connect("html-page-context", add_buttons, priority=502)
     app.connect("build-finished", copy_notebooks)

@@ -9,7 +9,7 @@ from cache import dumps
 
 from nnopt.storage import write_atomic
 
-__all__ = ["CLAIM", "COST", "claim_rows", "cost_rows", "read_json", "write_records"]
+__all__ = ["CLAIM", "COST", "claim_rows", "cost_rows", "executed_errors", "read_json", "write_records"]
 
 CLAIM = "application/vnd.nnopt.claim+json"
 COST = "application/vnd.nnopt.cost+json"
@@ -39,16 +39,16 @@ def claim_rows(out: Path, root: Path) -> list[dict[str, Any]]:
     """Return the claims of all executed chapters, with the last pilot of each from the register.
 
     Raises:
-        ValueError: two claims have one id, or a claim has none.
+        ValueError: two claims have one id, or an id does not begin with its chapter.
     """
     register = read_json(root / "book" / "register.json").get("claims", {})
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for chapter, notebook in notebooks(out):
         for row in outputs(notebook, CLAIM):
-            name = row.get("id")
-            if not name:
-                raise ValueError(f"a claim of {chapter} has no id")
+            name = str(row.get("id", ""))
+            if not name.startswith(f"{chapter}#"):
+                raise ValueError(f"claim id must begin with its chapter, {chapter}#, got {name!r}")
             if name in seen:
                 raise ValueError(f"claim id must be unique, got {name!r} in {seen[name]} and in {chapter}")
             seen[name] = chapter
@@ -56,6 +56,19 @@ def claim_rows(out: Path, root: Path) -> list[dict[str, Any]]:
             pilot = {key: pilots[-1].get(key) for key in ("n", "mean", "sd")} if pilots else None
             rows.append({**row, "chapter": chapter, "pilot": pilot})
     return rows
+
+
+def executed_errors(out: Path) -> dict[str, str]:
+    """Return for each chapter the first error that is neither a failed claim nor a demonstration."""
+    errors: dict[str, str] = {}
+    for chapter, notebook in notebooks(out):
+        for cell in notebook.cells:
+            if cell.cell_type != "code" or "raises-exception" in cell.metadata.get("tags", []):
+                continue
+            for output in cell.outputs:
+                if output.output_type == "error" and output.ename != "ClaimFailed":
+                    errors.setdefault(chapter, f"{output.ename}: {output.evalue}")
+    return errors
 
 
 def cost_rows(out: Path) -> list[dict[str, Any]]:
