@@ -78,9 +78,7 @@ class Feed:
         """
         generator = self._generator()
         if (generator is None) != (state["generator"] is None):
-            raise ValueError(
-                "batches must have a generator if, and only if, the run of the checkpoint had one"
-            )
+            raise ValueError("batches must have a generator if, and only if, the run of the checkpoint had one")
         if generator is not None:
             generator.set_state(state["generator"])
         set_global_random_state(state["global"], self.device)
@@ -89,8 +87,7 @@ class Feed:
             skipped = sum(1 for _ in islice(self._current(), self.taken))
             if skipped < self.taken:
                 raise ValueError(
-                    f"batches must be those of the checkpoint, which had taken {self.taken} of an epoch, "
-                    f"got {skipped}"
+                    f"batches must be those of the checkpoint, which had taken {self.taken} of an epoch, got {skipped}"
                 )
 
     def _current(self) -> Iterator[Batch]:
@@ -126,7 +123,5 @@ def require_pair(batch: object) -> Batch:
             raise ValueError(f"{name} of a batch must have rows, got shape {tuple(value.shape)}")
     inputs, targets = batch
     if len(inputs) != len(targets):
-        raise ValueError(
-            f"inputs and targets of a batch must have as many rows, got {len(inputs)} and {len(targets)}"
-        )
+        raise ValueError(f"inputs and targets of a batch must have as many rows, got {len(inputs)} and {len(targets)}")
     return inputs, targets

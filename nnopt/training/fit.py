@@ -107,15 +107,11 @@ def fit(
         checkpoint_every=checkpoint_every,
     )
     if (total_steps is None) == (num_epochs is None):
-        raise ValueError(
-            f"exactly one of total_steps and num_epochs must be given, got {total_steps} and {num_epochs}"
-        )
+        raise ValueError(f"exactly one of total_steps and num_epochs must be given, got {total_steps} and {num_epochs}")
     if max_norm is not None:
         require_positive("max_norm", max_norm)
     if validate is None:
-        _require_unset(
-            "validate", validate_every=validate_every, patience=patience, restore_best=restore_best
-        )
+        _require_unset("validate", validate_every=validate_every, patience=patience, restore_best=restore_best)
     if checkpoint is None:
         _require_unset("checkpoint", checkpoint_every=checkpoint_every, resume=resume or None)
     device = _require_trainable(model, optimizer)
