@@ -1,4 +1,4 @@
-"""Write the inventories that let docstrings link to Python and torch without asking a network.
+"""Write the inventories that let docstrings link to Python, NumPy and torch without asking a network.
 
 Only what our signatures and docstrings name is listed. ``python book/_ext/inventories.py`` writes the
 files in ``book/_inventories``; they are committed.
@@ -51,8 +51,19 @@ PYTHON = {
     ),
 }  # fmt: skip
 
+NUMPY = {
+    "py:class": {
+        "numpy.dtype": "reference/generated/numpy.dtype.html",
+        "numpy.float64": "reference/arrays.scalars.html",
+        "numpy.ndarray": "reference/generated/numpy.ndarray.html",
+        "numpy.random.Generator": "reference/random/generator.html",
+    },
+    "py:data": {"numpy.typing.NDArray": "reference/typing.html"},
+}
+
 TORCH = {
     "py:class": {
+        "torch._C.Generator": "generated/torch.Generator.html",
         "torch.Generator": "generated/torch.Generator.html",
         "torch.Tensor": "tensors.html",
         "torch.device": "tensor_attributes.html",
@@ -100,9 +111,10 @@ def inventory(project: str, entries: dict[str, dict[str, str]]) -> bytes:
 
 
 def write(root: Path = ROOT) -> None:
-    """Write both files."""
+    """Write the files."""
     folder = root / "book" / "_inventories"
     write_atomic(folder / "python.inv", inventory("Python", PYTHON))
+    write_atomic(folder / "numpy.inv", inventory("NumPy", NUMPY))
     write_atomic(folder / "torch.inv", inventory("torch", TORCH))
 
 

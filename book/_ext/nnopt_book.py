@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from api import ApiDirective, resolve_own, untyped_returns
 from chapters import ROOT, chapters
 from claims_page import ClaimsDirective, ClaimsPlace, ForestDirective, fill_claims, old_claims_pages
 from conditions import commit, published
@@ -111,11 +112,15 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(RunFacts)
     app.add_node(ClaimsPlace)
     app.add_directive("nnopt-header", HeaderDirective)
+    app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)
     app.add_directive("nnopt-forest", ForestDirective)
     app.connect("config-inited", prepare)
     app.connect("builder-inited", remember_commit)
     app.connect("doctree-read", note_outputs)
+    # before napoleon, which listens at the default priority
+    app.connect("autodoc-process-docstring", untyped_returns, priority=400)
+    app.connect("missing-reference", resolve_own)
     app.connect("env-updated", old_claims_pages)
     app.connect("doctree-resolved", fill_headers)
     app.connect("doctree-resolved", fill_claims)

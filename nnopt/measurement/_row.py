@@ -70,9 +70,9 @@ def check_id(id: str) -> None:
 
 def finish(
     id: str, statement: str, kind: str, scope: str, experiment: str | None, version: int,
-    metric: str, unit: str, direction: str, scale: str, margin: float, *, values: list[float], interval: tuple[float, float, float],
-    sd: float | None, d: float | None, failed_runs: int, held: bool,
-    status: str | None = None, n: int | None = None, timing: bool = False,
+    metric: str, unit: str, direction: str, scale: str, margin: float, *,
+    values: list[float], interval: tuple[float, float, float], sd: float | None, d: float | None,
+    failed_runs: int, held: bool, status: str | None = None, n: int | None = None, timing: bool = False,
 ) -> Claim:  # fmt: skip
     """Make the row and publish it; intervals and values come on the scale of averaging."""
     check_id(id)

@@ -255,7 +255,7 @@ def bound(
         metric: what the value is.
         value: the quantity.
         margin: the limit, which the value may reach.
-        direction: ``above`` (value ≥ margin), ``below`` (≤) or ``within`` (|value| ≤ margin).
+        direction: ``above`` (value ≥ margin), ``below`` (≤) or ``within`` (``|value|`` ≤ margin).
         scope: why it is exact, or for what.
         unit: of the value, in words.
 
