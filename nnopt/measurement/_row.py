@@ -69,10 +69,10 @@ def check_id(id: str) -> None:
 
 
 def finish(
-    id: str, statement: str, kind: str, scope: str, version: int, metric: str, unit: str, direction: str,
-    scale: str, margin: float, *, values: list[float], interval: tuple[float, float, float],
-    sd: float | None, d: float | None, failed_runs: int, held: bool,
-    status: str | None = None, n: int | None = None, timing: bool = False,
+    id: str, statement: str, kind: str, scope: str, experiment: str | None, version: int,
+    metric: str, unit: str, direction: str, scale: str, margin: float, *,
+    values: list[float], interval: tuple[float, float, float], sd: float | None, d: float | None,
+    failed_runs: int, held: bool, status: str | None = None, n: int | None = None, timing: bool = False,
 ) -> Claim:  # fmt: skip
     """Make the row and publish it; intervals and values come on the scale of averaging."""
     check_id(id)
@@ -84,7 +84,7 @@ def finish(
     if current_stream() != "report" and status == "failed":
         status = "pilot"  # a pilot chooses the margin: it cannot fail at it
     claim = Claim(
-        id=id, chapter=id.split("#")[0], statement=statement, kind=kind, scope=scope, experiment=id,
+        id=id, chapter=id.split("#")[0], statement=statement, kind=kind, scope=scope, experiment=experiment or id,
         version=version, metric=metric, unit=unit, direction=direction, scale=scale, margin=float(margin),
         value=to_page(interval[0]), low=to_page(interval[1]), high=to_page(interval[2]),
         n=len(values) if n is None else n, sd=sd, d=d, seeds=list(range(len(values))),

@@ -19,7 +19,7 @@ from ._planning import plan as plan
 from ._publish import glue as glue
 from ._row import Claim as Claim
 from ._row import ClaimFailed as ClaimFailed
-from ._row import finish
+from ._row import check_id, finish
 from ._runs import Direction, Each, Scale, Together, Values, outcomes_of, paired_values
 
 __all__ = [
@@ -65,13 +65,14 @@ def difference(
     together: Together | None = None,
     scale: Scale = "difference",
     unit: str = "",
+    experiment: str | None = None,
     version: int = 1,
     budget: float | None = None,
 ) -> Claim:
     """Claim that one arm beats the other by more than a margin, on average over seeds.
 
     Args:
-        id: ``chapter#name``, unique in the book; also the experiment whose hash draws the seeds.
+        id: ``chapter#name``, unique in the book.
         statement: the sentence that the reader sees.
         metric: what is compared, with the order of the arms ("accuracy, momentum − plain").
         margin: the near end of the 95 % interval must lie beyond it; a ratio on scale ``ratio``.
@@ -83,6 +84,8 @@ def difference(
             Exactly one of ``each`` and ``together`` is given.
         scale: ``difference``, or ``ratio``: logarithms are averaged, the value is the typical ratio.
         unit: of the value, in words.
+        experiment: name whose hash draws the seeds, ``id`` by default; two claims that name the same
+            one speak of the same runs.
         version: grows when the experiment changes.
         budget: what an infinite outcome (target not reached) counts as; needed if there is one. Only
             one arm may have any, in at most a quarter of its runs.
@@ -98,11 +101,12 @@ def difference(
     Source:
         Paired t interval (``scipy.stats``); the rules are in the chapter.
     """
+    check_id(id)
     require_one_of("direction", direction, ("above", "below"))
     require_one_of("scale", scale, ("difference", "ratio"))
     if budget is not None:
         require_positive("budget", budget)
-    values, failed, fair = paired_values(id, num_seeds, version, each, together, scale, budget)
+    values, failed, fair = paired_values(experiment or id, num_seeds, version, each, together, scale, budget)
     interval = t_interval(values)
     if interval.sd == 0.0:
         raise ValueError(f"{id}: every run gave {values[0]!r}: an exact result is a bound, not a difference")
@@ -111,7 +115,7 @@ def difference(
     near = interval.low - goal if direction == "above" else goal - interval.high
     held = near > 0 and fair
     return finish(
-        id, statement, "difference", scope, version, metric, unit, direction, scale, margin,
+        id, statement, "difference", scope, experiment, version, metric, unit, direction, scale, margin,
         values=values, interval=(interval.mean, interval.low, interval.high), sd=interval.sd,
         d=away / (interval.sd / math.sqrt(len(values))), failed_runs=failed, held=held,
     )  # fmt: skip
@@ -129,6 +133,7 @@ def equivalence(
     together: Together | None = None,
     scale: Scale = "difference",
     unit: str = "",
+    experiment: str | None = None,
     version: int = 1,
 ) -> Claim:
     """Claim that two arms differ by less than a margin: the whole 95 % interval lies within ± margin.
@@ -144,6 +149,8 @@ def equivalence(
         together: all seeds -> one number per seed, or the pair (treatments, controls).
         scale: ``difference`` or ``ratio``.
         unit: of the value, in words.
+        experiment: name whose hash draws the seeds, ``id`` by default; two claims that name the same
+            one speak of the same runs.
         version: grows when the experiment changes.
 
     Returns:
@@ -153,11 +160,12 @@ def equivalence(
         ClaimFailed: the interval leaves the band.
         ValueError: an argument is out of range, or a run gave NaN or infinity.
     """
+    check_id(id)
     require_one_of("scale", scale, ("difference", "ratio"))
     require_positive("margin", margin)
     if scale == "ratio" and margin <= 1:
         raise ValueError(f"margin must be > 1 on scale 'ratio', got {margin!r}")
-    values, failed, _ = paired_values(id, num_seeds, version, each, together, scale, None)
+    values, failed, _ = paired_values(experiment or id, num_seeds, version, each, together, scale, None)
     interval = t_interval(values)
     if interval.sd == 0.0:
         raise ValueError(f"{id}: every run gave {values[0]!r}: an exact result is a bound, not an equivalence")
@@ -165,7 +173,7 @@ def equivalence(
     near = min(half - interval.high, interval.low + half)
     away = half - abs(interval.mean)
     return finish(
-        id, statement, "equivalence", scope, version, metric, unit, "within", scale, margin,
+        id, statement, "equivalence", scope, experiment, version, metric, unit, "within", scale, margin,
         values=values, interval=(interval.mean, interval.low, interval.high), sd=interval.sd,
         d=away / (interval.sd / math.sqrt(len(values))), failed_runs=failed, held=near > 0,
     )  # fmt: skip
@@ -182,6 +190,7 @@ def frequency(
     scope: str,
     each: Callable[[Seed], bool] | None = None,
     together: Callable[[Sequence[Seed]], Values] | None = None,
+    experiment: str | None = None,
     version: int = 1,
 ) -> Claim:
     """Claim how often something happens: the near end of the exact 95 % interval clears the margin.
@@ -196,6 +205,8 @@ def frequency(
         scope: what the seeds change, and the scale of the experiment.
         each: seed -> whether it happened.
         together: all seeds -> one truth value per seed.
+        experiment: name whose hash draws the seeds, ``id`` by default; two claims that name the same
+            one speak of the same runs.
         version: grows when the experiment changes.
 
     Returns:
@@ -208,17 +219,18 @@ def frequency(
     Source:
         Clopper and Pearson (1934).
     """
+    check_id(id)
     require_one_of("direction", direction, ("above", "below"))
     if not 0 < margin < 1:
         raise ValueError(f"margin must be in (0, 1), got {margin!r}")
-    outcomes = outcomes_of(id, num_seeds, version, each, together)
+    outcomes = outcomes_of(experiment or id, num_seeds, version, each, together)
     if isinstance(outcomes, tuple) or not set(map(float, outcomes)) <= {0.0, 1.0}:
         raise ValueError(f"{id}: every run must answer yes or no")
     count, n = int(sum(outcomes)), len(outcomes)
     low, high = clopper_pearson(count, n)
     held = low > margin if direction == "above" else high < margin
     return finish(
-        id, statement, "frequency", scope, version, metric, "of runs", direction, "difference", margin,
+        id, statement, "frequency", scope, experiment, version, metric, "of runs", direction, "difference", margin,
         values=[float(x) for x in outcomes], interval=(count / n, low, high), sd=None, d=None,
         failed_runs=0, held=held,
     )  # fmt: skip
@@ -261,7 +273,7 @@ def bound(
             raise ValueError(f"{name} must be finite, got {number!r}")
     held = {"above": value >= margin, "below": value <= margin, "within": abs(value) <= margin}[direction]
     return finish(
-        id, statement, "bound", scope, 1, metric, unit, direction, "difference", margin,
+        id, statement, "bound", scope, None, 1, metric, unit, direction, "difference", margin,
         values=[], interval=(value, value, value), sd=None, d=None, failed_runs=0, held=held,
     )  # fmt: skip
 
@@ -302,7 +314,7 @@ def time_ratio(
     wrong = high < margin if direction == "above" else low > margin
     status = ("held" if held else "failed" if wrong else "inconclusive") if measured.conclusive else "inconclusive"
     return finish(
-        id, statement, "difference", scope, 1, metric, "", direction, "ratio", margin,
+        id, statement, "difference", scope, None, 1, metric, "", direction, "ratio", margin,
         values=[], interval=(math.log(measured.ratio), math.log(low), math.log(high)), sd=None, d=None,
         failed_runs=0, held=status == "held", status=status, n=measured.num_blocks, timing=True,
     )  # fmt: skip

@@ -79,6 +79,16 @@ def test_together_and_each_give_the_same_row(rows: list[dict[str, Any]]) -> None
     )
 
 
+def test_two_claims_of_one_experiment_speak_of_the_same_runs(rows: list[dict[str, Any]]) -> None:
+    shared: dict[str, Any] = {"each": lambda s: normal(s, 3, 1), "direction": "above", "num_seeds": 8, **ARGUMENTS}
+    first = claims.difference("a/b#c", "s", margin=0.1, **shared)
+    same = claims.difference("a/b#d", "s", margin=0.2, experiment="a/b#c", **shared)
+    other = claims.difference("a/b#d", "s", margin=0.2, **shared)
+    assert first.values == same.values
+    assert same.experiment == "a/b#c"
+    assert first.values != other.values
+
+
 def test_a_failing_claim_publishes_its_row_before_it_raises(rows: list[dict[str, Any]]) -> None:
     with pytest.raises(claims.ClaimFailed, match="FAILED: New beats old"):
         claims.difference(
