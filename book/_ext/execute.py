@@ -208,6 +208,10 @@ def _publish(out: Path, chapter: Chapter, entry: Entry) -> None:
     """Write notebook and facts, each only if it changed: Sphinx reads a page again when they are newer."""
     # the path of the Markdown is of no use in a notebook, and line numbers change with the prose
     entry.notebook.metadata.pop("source_map", None)
+    # format 4.4: the cell ids of 4.5 are random
+    entry.notebook.nbformat_minor = 4
+    for cell in entry.notebook.cells:
+        cell.pop("id", None)
     notebook = nbformat.writes(entry.notebook, nbformat.NO_CONVERT).encode() + b"\n"
     for path, content in zip(_paths(out, chapter), (notebook, dumps(entry.run)), strict=True):
         if not path.is_file() or path.read_bytes() != content:

@@ -103,7 +103,8 @@ def rehearse(
                 print(f"rehearse: {chapter.name} was not executed", file=sys.stderr)
                 return 1
             kind = "alone" if chapter.alone else "together"
-            shutil.copy(source, _parent(notebooks / kind / f"{chapter.name}.ipynb"))
+            # a folder of its own: nbval runs a notebook where it lies
+            shutil.copy(source, _parent(notebooks / kind / chapter.name / source.name))
         status = 0
         for kind, workers in (("alone", []), ("together", ["-n", str(jobs), "--dist", "loadfile"])):
             if (notebooks / kind).is_dir():
