@@ -107,9 +107,7 @@ class ExecutionCache:
 def _executed(notebook: NotebookNode) -> bool:
     """Tell whether every code cell with something in it has run."""
     return all(
-        cell.execution_count is not None
-        for cell in notebook.cells
-        if cell.cell_type == "code" and cell.source.strip()
+        cell.execution_count is not None for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()
     )
 
 

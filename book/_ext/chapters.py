@@ -48,9 +48,7 @@ class Chapter:
     @cached_property
     def notebook(self) -> NotebookNode:
         """The chapter as an unexecuted notebook; do not change it, take a deep copy."""
-        notebook: NotebookNode = read_myst_markdown_notebook(
-            self.text, add_source_map=True, path=str(self.path)
-        )
+        notebook: NotebookNode = read_myst_markdown_notebook(self.text, add_source_map=True, path=str(self.path))
         return notebook
 
     @property

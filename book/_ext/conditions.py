@@ -93,13 +93,9 @@ def published() -> Conditions:
     offset = os.environ.get("NNOPT_SEED_OFFSET", "0") or "0"
     stream = os.environ.get("NNOPT_SEED_STREAM", "report") or "report"
     if offset != "0":
-        raise ValueError(
-            f"NNOPT_SEED_OFFSET must be 0 for the book and its tests, got {offset!r}: see make reseed"
-        )
+        raise ValueError(f"NNOPT_SEED_OFFSET must be 0 for the book and its tests, got {offset!r}: see make reseed")
     if stream != "report":
-        raise ValueError(
-            f"NNOPT_SEED_STREAM must be report for the book and its tests, got {stream!r}: see make pilot"
-        )
+        raise ValueError(f"NNOPT_SEED_STREAM must be report for the book and its tests, got {stream!r}: see make pilot")
     return Conditions(device=device())
 
 
@@ -124,9 +120,7 @@ def commit(root: Path, *, length: int = 10) -> str:
     """Return the commit of the working tree, with ``+`` if it has changes, or ``unknown`` without git."""
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        )
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
         return result.stdout.strip()
 
     try:

@@ -120,9 +120,7 @@ class _Session:
             "versions": {"python": sys.version.split()[0], **versions()},
             "commit": commit(chapters[0].root),
         }
-        self.progress = tqdm(
-            total=len(chapters), unit="chapter", mininterval=0.1 if sys.stderr.isatty() else 10
-        )
+        self.progress = tqdm(total=len(chapters), unit="chapter", mininterval=0.1 if sys.stderr.isatty() else 10)
         done: Future[None] = Future()
         loop = asyncio.new_event_loop()
         task = loop.create_task(self._run_all(chapters, jobs))
@@ -246,9 +244,7 @@ def summary(outcomes: list[Outcome]) -> str:
     if longest:
         lines.append("longest: " + ", ".join(f"{o.chapter.name} {o.seconds:.0f} s" for o in longest))
     if total > BUDGET_S:
-        lines.append(
-            f"WARNING: the chapters take {total / 60:.0f} kernel-minutes, more than {BUDGET_S // 60}"
-        )
+        lines.append(f"WARNING: the chapters take {total / 60:.0f} kernel-minutes, more than {BUDGET_S // 60}")
     lines.append(f"chapters: {total:.0f} kernel-seconds in all")
     lines.append(", ".join(f"{status} {number}" for status, number in counts.items()))
     return "\n".join(lines)

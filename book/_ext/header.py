@@ -39,9 +39,7 @@ def run_facts(root: Path, docname: str) -> str:
     versions = run.get("versions", {})
     parts = [f"{run['seconds']:.0f} s" if run.get("seconds", 0) >= 1 else "under 1 s"]
     if "device" in run:
-        parts[0] += (
-            f" on {'one CPU thread' if run['device'] == 'cpu' and run.get('threads') == 1 else run['device']}"
-        )
+        parts[0] += f" on {'one CPU thread' if run['device'] == 'cpu' and run.get('threads') == 1 else run['device']}"
     names = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy") if name in versions)
     if names:
         parts.append(names)

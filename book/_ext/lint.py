@@ -60,9 +60,7 @@ def lint_chapters(root: Path = ROOT, *, types: bool = True) -> tuple[int, str]:
             root=root,
             MYPYPATH=os.pathsep.join([str(folder), str(ROOT / "book" / "_ext")]),
         )
-        seen = re.search(
-            r"checked (\d+) source files?|in (?:no issues found in )?(\d+) source files?", type_report
-        )
+        seen = re.search(r"checked (\d+) source files?|in (?:no issues found in )?(\d+) source files?", type_report)
         if type_status == 0 and (seen is None or int(seen[1] or seen[2]) != len(paths)):
             return 1, f"mypy did not see all {len(paths)} chapters\n{type_report}"
         status, report = status or type_status, report + type_report
@@ -86,9 +84,7 @@ def main() -> int:
     print(f"== code of the chapters\n{report.rstrip()}", flush=True)
     if status:
         failed.append("code of the chapters")
-    quick = [
-        f"tests/{name}.py" for name in ("test_architecture", "test_structure", "test_chapters", "test_tests")
-    ]
+    quick = [f"tests/{name}.py" for name in ("test_architecture", "test_structure", "test_chapters", "test_tests")]
     quick = [name for name in quick if (ROOT / name).is_file()]
     if quick:
         status, report = run("pytest", "-q", *quick, root=ROOT)

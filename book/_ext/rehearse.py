@@ -67,8 +67,7 @@ def install_wheel(wheel: Path, target: Path) -> None:
 def origin_notebook() -> nbformat.NotebookNode:
     """Return a notebook that passes nbval only where ``nnopt`` comes from the wheel."""
     source = (
-        "import os, pathlib, nnopt\n"
-        'pathlib.Path(nnopt.__file__).resolve().is_relative_to(os.environ["NNOPT_WHEEL"])'
+        'import os, pathlib, nnopt\npathlib.Path(nnopt.__file__).resolve().is_relative_to(os.environ["NNOPT_WHEEL"])'
     )
     cell = new_code_cell(source, execution_count=1)
     cell.outputs = [new_output("execute_result", data={"text/plain": "True"}, execution_count=1)]
@@ -109,9 +108,7 @@ def rehearse(
         for kind, workers in (("alone", []), ("together", ["-n", str(jobs), "--dist", "loadfile"])):
             if (notebooks / kind).is_dir():
                 command = [sys.executable, "-m", "pytest", "--nbval", *workers, f"notebooks/{kind}"]
-                status = (
-                    subprocess.run(command, cwd=folder, env=environment, check=False).returncode or status
-                )
+                status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode or status
         return status
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from nnopt.types import Batch
 
-__all__ = ["Feed", "global_random_state", "require_pair", "set_global_random_state"]
+__all__ = [
+    "Feed",
+    "global_random_state",
+    "require_pair",
+    "seed_global_random_state",
+    "set_global_random_state",
+]
 
 
 def global_random_state(device: torch.device) -> dict[str, Tensor]:
@@ -25,6 +31,14 @@ def set_global_random_state(state: dict[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_global_random_state(seed: int, device: torch.device) -> None:
+    """Seed the global generators that a run on ``device`` draws from, and no other device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 class Feed:
@@ -78,9 +92,7 @@ class Feed:
         """
         generator = self._generator()
         if (generator is None) != (state["generator"] is None):
-            raise ValueError(
-                "batches must have a generator if, and only if, the run of the checkpoint had one"
-            )
+            raise ValueError("batches must have a generator if, and only if, the run of the checkpoint had one")
         if generator is not None:
             generator.set_state(state["generator"])
         set_global_random_state(state["global"], self.device)
@@ -89,8 +101,7 @@ class Feed:
             skipped = sum(1 for _ in islice(self._current(), self.taken))
             if skipped < self.taken:
                 raise ValueError(
-                    f"batches must be those of the checkpoint, which had taken {self.taken} of an epoch, "
-                    f"got {skipped}"
+                    f"batches must be those of the checkpoint, which had taken {self.taken} of an epoch, got {skipped}"
                 )
 
     def _current(self) -> Iterator[Batch]:
@@ -126,7 +137,5 @@ def require_pair(batch: object) -> Batch:
             raise ValueError(f"{name} of a batch must have rows, got shape {tuple(value.shape)}")
     inputs, targets = batch
     if len(inputs) != len(targets):
-        raise ValueError(
-            f"inputs and targets of a batch must have as many rows, got {len(inputs)} and {len(targets)}"
-        )
+        raise ValueError(f"inputs and targets of a batch must have as many rows, got {len(inputs)} and {len(targets)}")
     return inputs, targets

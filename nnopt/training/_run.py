@@ -232,9 +232,7 @@ class Run:
         with torch.random.fork_rng(devices=cuda), evaluation_mode(self.model):
             value = float(self.validate(self.model))
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"validate must return a finite number, got {value} at step {history.num_steps}"
-            )
+            raise FloatingPointError(f"validate must return a finite number, got {value} at step {history.num_steps}")
         if value < min(history.validation_losses, default=math.inf):
             history.best_step, self.waited = history.num_steps, 0
             if self.keep_best:
@@ -269,9 +267,7 @@ class Run:
         require_matching(self.model, self.optimizer, state)
         hooks = _with_state(self.hooks)
         if len(hooks) != len(state["hooks"]):
-            raise ValueError(
-                f"hooks must have {len(state['hooks'])} with a state, as the checkpoint, got {len(hooks)}"
-            )
+            raise ValueError(f"hooks must have {len(state['hooks'])} with a state, as the checkpoint, got {len(hooks)}")
         self.feed.load(state["feed"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -56,8 +56,7 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.ndim != targets.ndim + 1 or (*logits.shape[:1], *logits.shape[2:]) != tuple(targets.shape):
         raise ValueError(
-            f"logits must be (N, C, ...) for targets (N, ...), got {tuple(logits.shape)} "
-            f"and {tuple(targets.shape)}"
+            f"logits must be (N, C, ...) for targets (N, ...), got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
     largest, best = logits.max(dim=1)
     # max returns a NaN where there is one: its index would be a guess

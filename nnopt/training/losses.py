@@ -127,8 +127,7 @@ def require_logits(predictions: Tensor, *, tolerance: float = 1e-4) -> None:
     inside = (predictions >= 0).all() and (predictions <= 1).all()
     if inside and bool(((predictions.sum(dim=1) - 1).abs() <= tolerance).all()):
         raise ValueError(
-            "predictions must be logits, got rows in [0, 1] that sum to one: "
-            "is there a softmax before the loss?"
+            "predictions must be logits, got rows in [0, 1] that sum to one: is there a softmax before the loss?"
         )
 
 

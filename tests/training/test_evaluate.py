@@ -205,9 +205,7 @@ def brute_force(first: list[float], second: list[float], num_candidates: int) ->
     ),
     num_candidates=st.integers(1, 7),
 )
-def test_the_optimism_is_the_average_over_all_subsets(
-    scores: list[tuple[int, int]], num_candidates: int
-) -> None:
+def test_the_optimism_is_the_average_over_all_subsets(scores: list[tuple[int, int]], num_candidates: int) -> None:
     num_candidates = min(num_candidates, len(scores))
     first, second = [a / 40 for a, _ in scores], [b / 40 for _, b in scores]
     found = selection_optimism(

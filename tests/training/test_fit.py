@@ -125,9 +125,7 @@ def test_the_schedule_multiplies_the_lr_of_every_group_and_leaves_it_as_it_was()
     def note(record: StepRecord) -> None:
         seen.append([group["lr"] for group in record.optimizer.param_groups])
 
-    history = fit(
-        model, optimizer, F.cross_entropy, pairs(), total_steps=3, schedule=lambda t: 0.5**t, hooks=[note]
-    )
+    history = fit(model, optimizer, F.cross_entropy, pairs(), total_steps=3, schedule=lambda t: 0.5**t, hooks=[note])
     assert seen == [[0.4, 0.1], [0.2, 0.05], [0.1, 0.025]]
     assert history.lrs == [0.4, 0.2, 0.1]
     assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.1]
@@ -159,9 +157,7 @@ def test_max_norm_clips_the_total_norm_and_reports_it_before() -> None:
     F.cross_entropy(twin(inputs), targets).backward()
     total = math.sqrt(sum(float((p.grad**2).sum()) for p in twin.parameters() if p.grad is not None))
     history = fit(model, sgd(model, 1.0), F.cross_entropy, [(inputs, targets)], total_steps=1, max_norm=0.05)
-    moved = math.sqrt(
-        sum(float(((a - b).detach() ** 2).sum()) for a, b in zip(model.parameters(), twin.parameters()))
-    )
+    moved = math.sqrt(sum(float(((a - b).detach() ** 2).sum()) for a, b in zip(model.parameters(), twin.parameters())))
     assert history.gradient_norms == pytest.approx([total])
     assert total > 0.1
     assert moved == pytest.approx(0.05, rel=1e-4)
@@ -182,9 +178,7 @@ def test_accumulation_equals_one_large_batch_also_with_a_smaller_tail(batch_size
 def test_the_mean_of_batch_means_would_not_equal_the_large_batch() -> None:
     inputs, targets = rows()
     model = network().double()
-    means = [
-        F.cross_entropy(model(x), y) for x, y in zip(inputs.double().split(5), targets.split(5), strict=True)
-    ]
+    means = [F.cross_entropy(model(x), y) for x, y in zip(inputs.double().split(5), targets.split(5), strict=True)]
     whole = F.cross_entropy(model(inputs.double()), targets)
     assert abs((torch.stack(means).mean() - whole).item()) > 1e-4
 
@@ -284,9 +278,7 @@ def scripted(values: list[float], weights: list[Tensor] | None = None) -> Any:
 
 def test_validation_comes_after_each_epoch_and_at_the_end() -> None:
     model = network()
-    history = fit(
-        model, sgd(model), F.cross_entropy, pairs(), total_steps=10, validate=scripted([3.0, 2.0, 2.5])
-    )
+    history = fit(model, sgd(model), F.cross_entropy, pairs(), total_steps=10, validate=scripted([3.0, 2.0, 2.5]))
     assert history.validation_steps == [4, 8, 10]
     assert history.validation_losses == [3.0, 2.0, 2.5]
     assert history.best_step == 8
@@ -569,9 +561,7 @@ def test_an_existing_checkpoint_is_not_overwritten_by_a_new_run(tmp_path: Path) 
     assert (tmp_path / "run.pt").read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_older_checkpoint_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_older_checkpoint_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.pt"
     long_run(path, stop=3)
     before = path.read_bytes()
@@ -581,9 +571,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_says_so(
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        with pytest.raises(
-            OSError, match=r"checkpoint of step 4 could not be written \(No space left"
-        ) as caught:
+        with pytest.raises(OSError, match=r"checkpoint of step 4 could not be written \(No space left") as caught:
             long_run(path, resume=True, checkpoint_every=1)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
@@ -707,9 +695,7 @@ def test_a_part_of_the_model_may_be_trained_alone() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_weights_before_it(
-    tmp_path: Path, bad: float
-) -> None:
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_weights_before_it(tmp_path: Path, bad: float) -> None:
     data = pairs()
     data[2] = (data[2][0] * bad, data[2][1])
     model, twin = network(), network()
