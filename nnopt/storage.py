@@ -62,8 +62,7 @@ def read_verified(path: str | Path, *, digest: str, algorithm: str = "sha256") -
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != digest:
         raise ValueError(
-            f"{path} is damaged or another version: {algorithm} must be {digest}, "
-            f"got {found} ({len(content):,} bytes)"
+            f"{path} is damaged or another version: {algorithm} must be {digest}, got {found} ({len(content):,} bytes)"
         )
     return content
 

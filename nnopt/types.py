@@ -23,7 +23,7 @@ Schedule: TypeAlias = Callable[[int], float]
 class StepRule(Protocol):
     """A pure update: ``rule(parameter, gradient, *state, lr=..., **settings)``.
 
-    Returns the new parameter, or the tuple (new parameter, *new state). Nothing is changed in place;
+    Returns the new parameter, or the tuple ``(new parameter, *new state)``. Nothing is changed in place;
     ``lr`` may be a tensor that broadcasts against the parameter. The state tensors are the further
     positional parameters of the signature, and start at zero. A rule with a keyword ``step`` is told
     the number of the step, from 1.

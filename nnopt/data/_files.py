@@ -85,9 +85,7 @@ CIFAR10 = Source(
 )
 
 
-def find(
-    source: Source, part: int, *, root: str | Path | None, download: bool, timeout_s: float = 20.0
-) -> Path:
+def find(source: Source, part: int, *, root: str | Path | None, download: bool, timeout_s: float = 20.0) -> Path:
     """Return the path of a verified file of ``source``.
 
     Raises:
@@ -235,9 +233,7 @@ def _receive(url: str, file: File, *, timeout_s: float, clock: Callable[[], floa
             # read1 returns after one packet, so that a trickle reaches the deadline
             while received <= file.num_bytes and (chunk := response.read1(_CHUNK_BYTES)):
                 if clock() > deadline:
-                    raise TimeoutError(
-                        f"slower than {_MIN_BYTES_PER_S:,} bytes/s, {received:,} bytes arrived"
-                    )
+                    raise TimeoutError(f"slower than {_MIN_BYTES_PER_S:,} bytes/s, {received:,} bytes arrived")
                 received += len(chunk)
                 bar.update(len(chunk))
                 yield chunk

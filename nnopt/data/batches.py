@@ -40,9 +40,7 @@ class Batches:
                 f"generator must be on cpu, where every device gets the same order, got {generator.device}"
             )
         if drop_last and batch_size > len(inputs):
-            raise ValueError(
-                f"batch_size must be <= {len(inputs)}, the rows, with drop_last, got {batch_size}"
-            )
+            raise ValueError(f"batch_size must be <= {len(inputs)}, the rows, with drop_last, got {batch_size}")
         self.inputs = inputs
         self.targets = targets
         self.batch_size = batch_size
@@ -120,6 +118,4 @@ def _require_rows(inputs: Tensor, targets: Tensor) -> None:
     if len(inputs) != len(targets):
         raise ValueError(f"inputs and targets must have as many rows, got {len(inputs)} and {len(targets)}")
     if inputs.device != targets.device:
-        raise ValueError(
-            f"inputs and targets must be on one device, got {inputs.device} and {targets.device}"
-        )
+        raise ValueError(f"inputs and targets must be on one device, got {inputs.device} and {targets.device}")

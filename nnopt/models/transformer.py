@@ -64,9 +64,7 @@ class Transformer(nn.Module):
         vocabulary_size: number of tokens, 256 for bytes.
     """
 
-    def __init__(
-        self, *, width: int, depth: int, num_heads: int, context: int, vocabulary_size: int = 256
-    ) -> None:
+    def __init__(self, *, width: int, depth: int, num_heads: int, context: int, vocabulary_size: int = 256) -> None:
         super().__init__()
         self.context = context
         self.tokens = nn.Embedding(vocabulary_size, width)
@@ -84,9 +82,7 @@ class Transformer(nn.Module):
         length = tokens.shape[-1]
         if length > self.context:
             raise ValueError(f"tokens must have <= {self.context} positions, got {length}")
-        logits: Tensor = self.head(
-            self.norm(self.blocks(self.tokens(tokens.long()) + self.positions[:length]))
-        )
+        logits: Tensor = self.head(self.norm(self.blocks(self.tokens(tokens.long()) + self.positions[:length])))
         return logits
 
 

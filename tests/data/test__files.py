@@ -155,9 +155,7 @@ def test_an_endless_answer_is_cut_off(tmp_path: Path) -> None:
     assert len(sent) < 1_000
 
 
-def test_a_failing_disk_is_told_as_such_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_told_as_such_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, write: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -153,9 +153,7 @@ def test_the_corpus_leaves_out_tests_and_other_peoples_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = ["b.py", "a.py", "a/b.py", "json/tool.py"]
-    a_library(
-        tmp_path, [*kept, "test/x.py", "json/tests/y.py", "site-packages/z.py", "idlelib/w.py", "c.txt"]
-    )
+    a_library(tmp_path, [*kept, "test/x.py", "json/tests/y.py", "site-packages/z.py", "idlelib/w.py", "c.txt"])
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     corpus = stdlib_bytes()
     lines = [bytes(part.numpy()).decode() for part in (corpus.train, corpus.validation, corpus.test)]
@@ -166,9 +164,7 @@ def test_the_corpus_leaves_out_tests_and_other_peoples_packages(
         assert text.split("\n")[:-1] == sorted(text.split("\n")[:-1])
 
 
-def test_the_digest_sees_a_moved_byte_and_a_renamed_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_sees_a_moved_byte_and_a_renamed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     (tmp_path / "a.py").write_bytes(b"12")
     (tmp_path / "b.py").write_bytes(b"3")
@@ -276,8 +272,7 @@ def tiny(contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: 
     from dataclasses import replace
 
     known = tuple(
-        (a_file(name, contents[name]), a_file(f"{name}.gz", gzip.compress(contents[name], mtime=0)))
-        for name in NAMES
+        (a_file(name, contents[name]), a_file(f"{name}.gz", gzip.compress(contents[name], mtime=0))) for name in NAMES
     )
     monkeypatch.setattr(datasets, "FASHION_MNIST", replace(files.FASHION_MNIST, parts=known))
     monkeypatch.delenv("NNOPT_DATA", raising=False)
@@ -289,9 +284,7 @@ def write(root: Path, contents: dict[str, bytes], *, gz: bool = False) -> Path:
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        (folder / (f"{name}.gz" if gz else name)).write_bytes(
-            gzip.compress(content, mtime=0) if gz else content
-        )
+        (folder / (f"{name}.gz" if gz else name)).write_bytes(gzip.compress(content, mtime=0) if gz else content)
     return folder
 
 
@@ -327,9 +320,7 @@ def test_pixels_become_fractions_unless_bytes_are_asked_for(tiny: Path, contents
     assert fractions.train[0].dtype == torch.float32
     torch.testing.assert_close(fractions.train[0] * 255, raw.train[0].float(), rtol=0, atol=1e-4)
     assert float(fractions.train[0].max()) <= 1
-    with pytest.raises(
-        ValueError, match=r"dtype must be one of torch.float32, torch.uint8, got torch.float64"
-    ):
+    with pytest.raises(ValueError, match=r"dtype must be one of torch.float32, torch.uint8, got torch.float64"):
         fashion_mnist(tiny, dtype=torch.float64)
 
 
@@ -356,9 +347,7 @@ def test_missing_files_are_named_with_places_and_the_offline_alternative(tiny: P
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: c[:99] + b"\0\1\2" + c[102:], lambda c: b""]
 )
-def test_a_damaged_file_is_refused_and_left_where_it_is(
-    tiny: Path, contents: dict[str, bytes], damage: object
-) -> None:
+def test_a_damaged_file_is_refused_and_left_where_it_is(tiny: Path, contents: dict[str, bytes], damage: object) -> None:
     assert callable(damage)
     folder = write(tiny, contents)
     (folder / NAMES[2]).write_bytes(damage(contents[NAMES[2]]))
@@ -367,9 +356,7 @@ def test_a_damaged_file_is_refused_and_left_where_it_is(
     assert (folder / NAMES[2]).read_bytes() == damage(contents[NAMES[2]])
 
 
-def test_a_file_that_changes_after_it_passed_is_verified_again(
-    tiny: Path, contents: dict[str, bytes]
-) -> None:
+def test_a_file_that_changes_after_it_passed_is_verified_again(tiny: Path, contents: dict[str, bytes]) -> None:
     folder = write(tiny, contents)
     fashion_mnist(tiny)
     path = folder / NAMES[0]

@@ -40,12 +40,8 @@ def test_it_flattens_images_and_no_activation_follows_the_last_layer() -> None:
     outputs = model(images)
     assert outputs.shape == (50, 3)
     assert bool((outputs < 0).any())
-    by_hand = torch.relu(
-        images.flatten(1) @ model.get_parameter("1.weight").T + model.get_parameter("1.bias")
-    )
-    torch.testing.assert_close(
-        outputs, by_hand @ model.get_parameter("3.weight").T + model.get_parameter("3.bias")
-    )
+    by_hand = torch.relu(images.flatten(1) @ model.get_parameter("1.weight").T + model.get_parameter("1.bias"))
+    torch.testing.assert_close(outputs, by_hand @ model.get_parameter("3.weight").T + model.get_parameter("3.bias"))
 
 
 def test_he_weights_have_variance_two_over_fan_in_and_zero_biases() -> None:

@@ -81,12 +81,8 @@ def test_a_fresh_model_predicts_all_bytes_about_equally() -> None:
 def test_branches_end_with_smaller_weights() -> None:
     model = transformer(64, 8, generator=seeded())
     assert model.get_parameter("blocks.3.perceptron.0.weight").std().item() == pytest.approx(0.02, rel=0.05)
-    assert model.get_parameter("blocks.3.perceptron.2.weight").std().item() == pytest.approx(
-        0.02 / 4, rel=0.05
-    )
-    assert model.get_parameter("blocks.3.attention.output.weight").std().item() == pytest.approx(
-        0.02 / 4, rel=0.05
-    )
+    assert model.get_parameter("blocks.3.perceptron.2.weight").std().item() == pytest.approx(0.02 / 4, rel=0.05)
+    assert model.get_parameter("blocks.3.attention.output.weight").std().item() == pytest.approx(0.02 / 4, rel=0.05)
     assert int(model.head.bias.count_nonzero()) == 0
 
 

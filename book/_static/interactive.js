@@ -1,0 +1,116 @@
+// The figures that move. Each one repeats a drawing of nnopt/plots/interactive.py for other settings;
+// tests/book/test_site.py compares the numbers in data-nnopt-values with Python's.
+(() => {
+  const minus = (text) => text.replaceAll("-", "−");
+
+  function sliders(root, redraw) {
+    const controls = root.querySelector(".nnopt-controls");
+    const inputs = [...controls.querySelectorAll("input")];
+    const update = () => {
+      const values = {};
+      for (const input of inputs) {
+        values[input.name] = Number(input.value);
+        input.parentElement.querySelector("output").textContent = input.value;
+      }
+      root.dataset.nnoptValues = JSON.stringify(redraw(values));
+    };
+    for (const input of inputs) input.addEventListener("input", update);
+    controls.hidden = false;
+    update();
+  }
+
+  nnoptFigures.register("rolling-point", (root) => {
+    const { curvature, start, num_steps, reach, top } = JSON.parse(root.dataset.nnoptSettings);
+    const path = root.querySelector(".nnopt-path");
+    const dots = root.querySelector(".nnopt-dots");
+    const x = (position) => 320 + (position / reach) * 290;
+    const y = (position) => 210 - Math.min((position / reach) ** 2, 1.2) * 190;
+    sliders(root, ({ lr }) => {
+      const positions = [start];
+      for (let t = 0; t < num_steps; t += 1) positions.push((1 - lr * curvature) * positions[t]);
+      const seen = positions.filter((position) => Math.abs(position) <= reach);
+      path.setAttribute("points", seen.map((p) => `${x(p).toFixed(1)},${y(p).toFixed(1)}`).join(" "));
+      dots.innerHTML = seen
+        .map((p) => `<circle cx="${x(p).toFixed(1)}" cy="${y(p).toFixed(1)}" r="4.5" fill="var(--nnopt-c1)"/>`)
+        .join("");
+      root.querySelector(".nnopt-rate").setAttribute("cx", 40 + 560 * Math.min(lr / top, 1));
+      const factor = 1 - lr * curvature;
+      let fate = factor >= 0 ? "slides in" : "jumps in";
+      if (Math.abs(factor) > 1) fate = "flies out";
+      if (Math.abs(Math.abs(factor) - 1) < 1e-9) fate = factor > 0 ? "stays" : "jumps for ever";
+      root.querySelector(".nnopt-readout").textContent = minus(`1 − ηλ = ${factor.toFixed(2)}: ${fate}`);
+      return positions;
+    });
+  });
+
+  // Lanczos's approximation of log Γ
+  function logGamma(z) {
+    const c = [76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155,
+      1.208650973866179e-3, -5.395239384953e-6];
+    const t = z + 5.5 - (z + 0.5) * Math.log(z + 5.5);
+    return -t + Math.log((2.5066282746310005 * c.reduce((sum, ci, i) => sum + ci / (z + 1 + i), 1.000000000190015)) / z);
+  }
+
+  // normal distribution function by its power series and, in the tails, its continued fraction
+  function normal(z) {
+    const a = Math.abs(z);
+    const density = Math.exp((-a * a) / 2) / Math.sqrt(2 * Math.PI);
+    let upper;
+    if (a < 4) {
+      let term = a;
+      let sum = a;
+      for (let k = 1; k < 100; k += 1) {
+        term *= (a * a) / (2 * k + 1);
+        sum += term;
+      }
+      upper = 0.5 - density * sum;
+    } else {
+      let tail = a;
+      for (let k = 40; k > 0; k -= 1) tail = a + k / tail;
+      upper = density / tail;
+    }
+    return z > 0 ? 1 - upper : upper;
+  }
+
+  // P(T > critical) for noncentral t: average the normal tail over the law of the spread (Simpson's rule)
+  function holdProbability(distance, degrees, critical) {
+    const logScale = Math.log(2) + (degrees / 2) * Math.log(degrees / 2) - logGamma(degrees / 2);
+    const weight = (s) =>
+      s <= 0 ? 0 : Math.exp(logScale + (degrees - 1) * Math.log(s) - (degrees * s * s) / 2) * normal(distance - critical * s);
+    const n = 600;
+    const h = (1 + 12 / Math.sqrt(2 * degrees)) / n;
+    let sum = weight(n * h);
+    for (let k = 1; k < n; k += 1) sum += (k % 2 ? 4 : 2) * weight(k * h);
+    return (sum * h) / 3;
+  }
+
+  nnoptFigures.register("will-it-hold", (root) => {
+    const { critical, pairs } = JSON.parse(root.dataset.nnoptSettings);
+    const rows = root.querySelector(".nnopt-rows");
+    const limit = root.querySelector(".nnopt-limit");
+    const x = (value) => 40 + 560 * Math.min(Math.max((value + 1.5) / 7, 0), 1);
+    sliders(root, ({ effect, num_seeds, margin }) => {
+      const root_n = Math.sqrt(num_seeds);
+      const degrees = num_seeds - 1;
+      const t = critical[num_seeds - 2];
+      let count = 0;
+      rows.innerHTML = pairs
+        .map(([first, second], place) => {
+          const mean = effect + first / root_n;
+          const spread = Math.max(1 - 2 / (9 * degrees) + second * Math.sqrt(2 / (9 * degrees)), 0) ** 1.5;
+          const half = (t * spread) / root_n;
+          const held = mean - half > margin;
+          count += held;
+          const y = (10 + 2.4 * place).toFixed(1);
+          const color = held ? "var(--nnopt-c0)" : "var(--nnopt-c1)";
+          return `<line x1="${x(mean - half).toFixed(1)}" x2="${x(mean + half).toFixed(1)}" y1="${y}" y2="${y}" stroke="${color}" stroke-width="1.2"/>`;
+        })
+        .join("");
+      for (const end of ["x1", "x2"]) limit.setAttribute(end, x(margin).toFixed(1));
+      const chance = holdProbability((effect - margin) * root_n, degrees, t);
+      root.querySelector(".nnopt-readout").textContent =
+        `${count} of 100 re-runs hold here; by the law ${(100 * chance).toFixed(1)} %`;
+      return [chance, count];
+    });
+  });
+})();

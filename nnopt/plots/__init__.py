@@ -1,0 +1,23 @@
+"""Figures of the book: plain numbers in, inline SVG out, in the colors of the page."""
+
+from ._figure import Figure as Figure
+from .curves import curves as curves
+from .histograms import histograms as histograms
+from .interactive import rolling_point as rolling_point
+from .interactive import will_it_hold as will_it_hold
+from .intervals import bars as bars
+from .intervals import intervals as intervals
+from .intervals import paired as paired
+from .trajectories import trajectories as trajectories
+
+__all__ = [
+    "Figure",
+    "bars",
+    "curves",
+    "histograms",
+    "intervals",
+    "paired",
+    "rolling_point",
+    "trajectories",
+    "will_it_hold",
+]

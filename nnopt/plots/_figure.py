@@ -1,0 +1,136 @@
+"""One drawing surface: deterministic inline SVG whose colors belong to the page."""
+
+import functools
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+# drawn with these colors, then replaced by variables of the page's style sheet, so that one figure
+# serves light and dark mode; the fallback colors serve a page without the style sheet (Colab)
+_INK, _GRID = "#010203", "#010204"
+_FALLBACKS = {
+    _INK: "var(--nnopt-ink, currentColor)",
+    _GRID: "var(--nnopt-grid, #8884)",
+    "#020100": "var(--nnopt-c0, #0072b2)",
+    "#020101": "var(--nnopt-c1, #d55e00)",
+    "#020102": "var(--nnopt-c2, #009e73)",
+    "#020103": "var(--nnopt-c3, #aa4499)",
+    "#020104": "var(--nnopt-c4, #b58900)",
+    "#020105": "var(--nnopt-c5, #56b4e9)",
+}
+COLORS = tuple(_FALLBACKS)[2:]
+INK, GRID = _INK, _GRID
+# told apart without color, too
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "mathtext.default": "regular",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A finished figure: its SVG, its alternative text and its caption."""
+
+    svg: str
+    alt: str
+    caption: str = ""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
+        return {
+            "text/html": f'<figure class="nnopt-figure">{self.svg}{caption}</figure>',
+            "text/plain": f"Figure: {self.alt}",
+        }
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Run a plotting function under the book's settings, whatever the reader's are."""
+
+    @functools.wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def new_axes(
+    *, alt: str, num_panels: int = 1, width: float = 7.0, height: float = 3.4, share_y: bool = False
+) -> tuple["Canvas", list["Axes"]]:
+    """Return a canvas and its panels; colors and fonts are those of the book.
+
+    Raises:
+        ValueError: ``alt`` does not describe the figure.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    if len(alt.split()) < 4:
+        raise ValueError(f"alt must describe what the figure shows, got {alt!r}")
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    axes = canvas.subplots(1, num_panels, squeeze=False, sharey=share_y)[0]
+    return canvas, list(axes)
+
+
+def finish(canvas: "Canvas", *, alt: str, caption: str = "") -> Figure:
+    """Turn a canvas into inline SVG that is the same at every run."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    # the salt keeps ids of two figures of one page apart
+    with matplotlib.rc_context({"svg.hashsalt": alt}):
+        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # this style would reach every other SVG of the page
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    width = float(re.search(r'width="([\d.]+)pt"', svg)[1])  # type: ignore[index]
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
+        rf'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img" '
+        rf'aria-label="{escape(alt)}" style="stroke-linejoin: round; max-width: {width * 4 / 3:.0f}px; width: 100%">',
+        svg,
+        count=1,
+        flags=re.DOTALL,
+    )
+    svg = re.sub(r"font:\s*([\d.]+px)[^;\"]*", r"font: \1 var(--nnopt-font, sans-serif)", svg)
+    for drawn, shown in _FALLBACKS.items():
+        svg = svg.replace(drawn, shown)
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    return Figure(svg.strip(), alt, caption)

@@ -1,0 +1,74 @@
+"""Moving figures: complete without a script, with the numbers that the script must repeat."""
+
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from nnopt import plots
+from nnopt.measurement import hold_probability
+from nnopt.optimizers import gradient_step
+from nnopt.plots import Figure
+
+ALT = "a point rolling down a parabola"
+
+
+def data(figure: Figure, name: str) -> Any:
+    match = re.search(rf'data-nnopt-{name}="([^"]*)"', figure.svg)
+    assert match
+    return json.loads(html.unescape(match[1]))
+
+
+@pytest.mark.parametrize("lr", [0.0, 0.1, 0.45, 0.5, 0.6])
+def test_the_rolling_point_is_gradient_descent(lr: float) -> None:
+    figure = plots.rolling_point(curvature=4.0, lr=lr, start=-1.5, num_steps=9, alt=ALT)
+    point = torch.tensor(-1.5, dtype=torch.float64)
+    expected = [float(point)]
+    for _ in range(9):
+        point = gradient_step(point, 4.0 * point, lr=lr)
+        expected.append(float(point))
+    assert data(figure, "values") == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("lr", "fate"), [(0.1, "slides in"), (0.4, "jumps in"), (0.5, "jumps for ever"), (0.6, "flies out"), (0.0, "stays")]
+)
+def test_the_readout_names_the_fate(lr: float, fate: str) -> None:
+    assert fate in plots.rolling_point(curvature=4.0, lr=lr, alt=ALT).svg
+
+
+def test_will_it_hold_counts_what_the_law_says() -> None:
+    for effect, num_seeds, margin in [(2.0, 8, 0.0), (1.5, 8, 0.5), (1.0, 20, 0.5), (1.3, 5, 0.05)]:
+        figure = plots.will_it_hold(effect=effect, num_seeds=num_seeds, margin=margin, alt=ALT)
+        chance, count = data(figure, "values")
+        assert chance == hold_probability((effect - margin) * num_seeds**0.5, num_seeds)
+        assert count / 100 == pytest.approx(chance, abs=0.06)
+
+
+def test_without_a_script_the_controls_stay_hidden_and_the_drawing_is_there() -> None:
+    for figure in (
+        plots.rolling_point(curvature=1, lr=0.3, alt=ALT),
+        plots.will_it_hold(effect=1, num_seeds=8, margin=0, alt=ALT),
+    ):
+        assert '<div class="nnopt-controls" hidden>' in figure.svg
+        assert f'aria-label="{ALT}"' in figure.svg
+        assert figure == figure
+        assert re.findall(r'type="range"', figure.svg)
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="curvature must be > 0, got 0"):
+        plots.rolling_point(curvature=0, lr=0.1, alt=ALT)
+    with pytest.raises(ValueError, match="lr must be >= 0"):
+        plots.rolling_point(curvature=1, lr=float("nan"), alt=ALT)
+    with pytest.raises(ValueError, match="num_steps must be >= 1, got 0"):
+        plots.rolling_point(curvature=1, lr=0.1, num_steps=0, alt=ALT)
+    with pytest.raises(ValueError, match="alt must describe"):
+        plots.rolling_point(curvature=1, lr=0.1, alt="x")
+    with pytest.raises(ValueError, match="num_seeds must be <= 40, got 41"):
+        plots.will_it_hold(effect=1, num_seeds=41, margin=0, alt=ALT)
+    with pytest.raises(ValueError, match="margin must be >= 0"):
+        plots.will_it_hold(effect=1, num_seeds=8, margin=-1, alt=ALT)
