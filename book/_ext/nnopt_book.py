@@ -12,6 +12,7 @@ from conditions import commit, published, site_key
 from docutils import nodes
 from execute import check_import, execute, summary
 from export import export, repository
+from given import given_role
 from header import HeaderDirective, RunFacts, fill_headers
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -114,6 +115,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("nnopt_repository", "", "html")
     app.add_node(RunFacts)
     app.add_node(ClaimsPlace)
+    app.add_role("given", given_role)
     app.add_directive("nnopt-header", HeaderDirective)
     app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)

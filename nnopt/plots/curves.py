@@ -85,8 +85,8 @@ def curves(
     for label, level in (horizontal or {}).items():
         axes.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(
-            label, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points",
-            ha="right", va="bottom", color=INK,
+            label, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, -3), textcoords="offset points",
+            ha="right", va="top", color=INK,
         )  # fmt: skip
     if ylim is not None:
         axes.set_ylim(*ylim)

@@ -17,17 +17,24 @@ from .losses import mean_squared_error as mean_squared_error
 from .losses import require_logits as require_logits
 from .losses import require_mean_over_rows as require_mean_over_rows
 from .losses import require_rows_kept as require_rows_kept
+from .sweep import SweepData as SweepData
+from .sweep import SweepResult as SweepResult
+from .sweep import grid as grid
+from .sweep import sweep as sweep
 
 __all__ = [
     "History",
     "Hook",
     "Metric",
     "StepRecord",
+    "SweepData",
+    "SweepResult",
     "accuracy",
     "cross_entropy",
     "evaluate",
     "evaluation_mode",
     "fit",
+    "grid",
     "loss_floor",
     "mean_squared_error",
     "permute_labels",
@@ -35,5 +42,6 @@ __all__ = [
     "require_mean_over_rows",
     "require_rows_kept",
     "selection_optimism",
+    "sweep",
     "wilson_interval",
 ]

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from nnopt.types import Batch
 
-__all__ = ["Feed", "global_random_state", "require_pair", "set_global_random_state"]
+__all__ = [
+    "Feed",
+    "global_random_state",
+    "require_pair",
+    "seed_global_random_state",
+    "set_global_random_state",
+]
 
 
 def global_random_state(device: torch.device) -> dict[str, Tensor]:
@@ -25,6 +31,14 @@ def set_global_random_state(state: dict[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_global_random_state(seed: int, device: torch.device) -> None:
+    """Seed the global generators that a run on ``device`` draws from, and no other device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 class Feed:

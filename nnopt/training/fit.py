@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nnopt.checks import require_integer, require_positive, require_type
 from nnopt.types import Batch, LossFn, Schedule
 
-from ._feed import Feed
+from ._feed import Feed, seed_global_random_state
 from ._run import History as History
 from ._run import Hook as Hook
 from ._run import Objective, Run
@@ -173,10 +173,7 @@ def _own_randomness(generator: torch.Generator | None, device: torch.device) -> 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if generator is not None:
             seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item()
-            torch.default_generator.manual_seed(int(seed))
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(int(seed))
+            seed_global_random_state(int(seed), device)
         yield
 
 
