@@ -1,0 +1,123 @@
+"""The result of a timing comparison as a notebook shows it."""
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+__all__ = ["Comparison", "TimeRatio"]
+
+
+@dataclass(frozen=True)
+class TimeRatio:
+    """The time of one function as a multiple of the baseline's.
+
+    Args:
+        name: of the function.
+        seconds: median time of a call.
+        ratio: median over the blocks of time / baseline's time: below 1 is faster.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        block_ratios: the ratio in every block.
+        conclusive: whether the baseline agreed with itself in the same run.
+    """
+
+    name: str
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+    block_ratios: tuple[float, ...]
+    conclusive: bool
+
+    @property
+    def num_blocks(self) -> int:
+        """How often everything took its turn."""
+        return len(self.block_ratios)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`nnopt.measurement.timing.compare` returns; ``comparison[name]`` is one ratio.
+
+    Args:
+        baseline: what the others are divided by.
+        ratios: one per function, in the order given, the baseline's own being 1.
+        control: the baseline against itself in the same run.
+    """
+
+    baseline: str
+    ratios: tuple[TimeRatio, ...]
+    control: TimeRatio
+
+    def __getitem__(self, name: str) -> TimeRatio:
+        for ratio in self.ratios:
+            if ratio.name == name:
+                return ratio
+        raise KeyError(name)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the control is within ± 5 %: the machine was quiet enough to compare on."""
+        return self.control.conclusive
+
+    @property
+    def num_blocks(self) -> int:
+        """How often everything took its turn."""
+        return self.control.num_blocks
+
+    @property
+    def status(self) -> str:
+        """``conclusive``, or ``inconclusive`` where the control failed."""
+        return "conclusive" if self.conclusive else "inconclusive"
+
+    def __str__(self) -> str:
+        lines = [("", "seconds", "ratio", "95 % interval"), *self._cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(4)]
+        table = [
+            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*table, self._verdict()])
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return {
+            "text/plain": str(self),
+            "text/html": self._html(),
+            "application/vnd.nnopt.timing+json": [
+                {
+                    "model": ratio.name,
+                    "baseline": self.baseline,
+                    "seconds": ratio.seconds,
+                    "latency_ratio": ratio.ratio,
+                    "low": ratio.low,
+                    "high": ratio.high,
+                    "control": self.control.ratio,
+                    "status": self.status,
+                    "num_blocks": self.num_blocks,
+                }
+                for ratio in self.ratios
+            ],
+        }
+
+    def _cells(self) -> list[tuple[str, str, str, str]]:
+        cells = [
+            (r.name, f"{r.seconds:.3g}", f"{r.ratio:.3f}", f"[{r.low:.3f}, {r.high:.3f}]")
+            for r in (*self.ratios, self.control)
+        ]
+        return [(*c[:3], "") if c[0] == self.baseline else c for c in cells]
+
+    def _verdict(self) -> str:
+        if self.conclusive:
+            return f"time / time of {self.baseline}, {self.num_blocks} blocks; the control is within 5 % of 1"
+        return "inconclusive on this machine: the baseline differs from itself by more than 5 %"
+
+    def _html(self) -> str:
+        head = "".join(f'<th scope="col">{t}</th>' for t in ("", "seconds", "ratio", "95 % interval"))
+        body = "".join(
+            f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(c)}</td>" for c in rest)}</tr>'
+            for first, *rest in self._cells()
+        )
+        return (
+            f'<table class="nnopt-timing"><caption>{escape(self._verdict())}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
