@@ -1,6 +1,9 @@
 """Checkers for the reader's own code: each answers in one sentence."""
 
 from ._verdict import Verdict as Verdict
+from .batches import Loader as Loader
+from .batches import check_loader_test as check_loader_test
+from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 
-__all__ = ["Verdict", "check_stability_edge"]
+__all__ = ["Loader", "Verdict", "check_loader_test", "check_split", "check_stability_edge"]
