@@ -1,5 +1,6 @@
 """Data: real, free and offline; splits; batches."""
 
+from ._stratified import stratified_split as stratified_split
 from .batches import Batches as Batches
 from .batches import batches as batches
 from .datasets import Corpus as Corpus
@@ -23,5 +24,6 @@ __all__ = [
     "photographs",
     "pixels",
     "stdlib_bytes",
+    "stratified_split",
     "windows",
 ]

@@ -20,7 +20,7 @@ from nnopt.checks import require_integer, require_one_of, require_type
 from nnopt.types import Batch, DeviceLike
 
 from ._files import CIFAR10, FASHION_MNIST, as_tensor, find, parse_idx, read_plain
-from ._stratified import hashed, stratified
+from ._stratified import hashed, stratified_split
 
 __all__ = [
     "Corpus",
@@ -125,7 +125,8 @@ def digits(split: str = "random", *, split_seed: int = 0) -> Splits:
 @lru_cache(maxsize=512)
 def _random_rows(split_seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Remember the rows of a split: sweeps ask for train and for test of many."""
-    return stratified(_load_digits()[1], _RANDOM_VALIDATION, _RANDOM_TEST, split_seed=split_seed)
+    targets = _load_digits()[1]
+    return stratified_split(targets, num_validation=_RANDOM_VALIDATION, num_test=_RANDOM_TEST, split_seed=split_seed)
 
 
 def stdlib_bytes() -> Corpus:
@@ -345,7 +346,9 @@ def _records(content: bytes) -> Batch:
 def _with_validation(train: Batch, test: Batch, *, split_seed: int, dtype: torch.dtype) -> Splits:
     """Take half as many rows as the test set has out of train: 5,000 images of either set."""
     inputs, targets = train
-    train_rows, validation_rows, _ = stratified(targets, len(test[1]) // 2, 0, split_seed=split_seed)
+    train_rows, validation_rows, _ = stratified_split(
+        targets, num_validation=len(test[1]) // 2, num_test=0, split_seed=split_seed
+    )
     parts = [(inputs[rows], targets[rows]) for rows in (train_rows, validation_rows)] + [test]
     if dtype == torch.float32:
         parts = [(images.float().div_(255), labels) for images, labels in parts]

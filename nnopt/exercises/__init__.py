@@ -1,7 +1,17 @@
 """Checkers for the reader's own code: each answers in one sentence."""
 
 from ._verdict import Verdict as Verdict
+from .batches import Loader as Loader
+from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
+from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 
-__all__ = ["Verdict", "check_decision_rule", "check_stability_edge"]
+__all__ = [
+    "Loader",
+    "Verdict",
+    "check_decision_rule",
+    "check_loader_test",
+    "check_split",
+    "check_stability_edge",
+]

@@ -14,11 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nnopt.data import Splits, cifar10, digits, fashion_mnist, photographs, pixels, stdlib_bytes, windows
+from nnopt.data import (
+    Splits,
+    cifar10,
+    digits,
+    fashion_mnist,
+    photographs,
+    pixels,
+    stdlib_bytes,
+    stratified_split,
+    windows,
+)
 
 datasets = importlib.import_module("nnopt.data.datasets")
 files = importlib.import_module("nnopt.data._files")
-stratified = importlib.import_module("nnopt.data._stratified").stratified
 
 
 def digest(*tensors: Tensor) -> str:
@@ -111,7 +120,9 @@ def test_a_stratified_split_is_a_partition_with_every_class_in_proportion(
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     num_rows = len(targets)
     num_validation, num_test = (int(fraction * num_rows) for fraction in fractions)
-    train, validation, test = stratified(targets, num_validation, num_test, split_seed=seed)
+    train, validation, test = stratified_split(
+        targets, num_validation=num_validation, num_test=num_test, split_seed=seed
+    )
     assert (len(validation), len(test)) == (num_validation, num_test)
     assert torch.equal(torch.cat([train, validation, test]).sort().values, torch.arange(num_rows))
     for label, count in enumerate(counts):
@@ -121,11 +132,26 @@ def test_a_stratified_split_is_a_partition_with_every_class_in_proportion(
 
 def test_a_hand_worked_stratified_split_takes_one_of_each_class() -> None:
     # 4 rows of class 0, 2 of class 1: ranks 1/8 3/8 5/8 7/8 and 1/4 3/4, so test = one 0 and one 1
-    train, validation, test = stratified(torch.tensor([0, 1, 0, 0, 1, 0]), 1, 2, split_seed=9)
+    train, validation, test = stratified_split(
+        torch.tensor([0, 1, 0, 0, 1, 0]), num_validation=1, num_test=2, split_seed=9
+    )
     targets = torch.tensor([0, 1, 0, 0, 1, 0])
     assert sorted(targets[test].tolist()) == [0, 1]
     assert targets[validation].tolist() == [0]
     assert sorted(targets[train].tolist()) == [0, 0, 1]
+
+
+def test_a_stratified_split_refuses_impossible_sizes_and_other_targets() -> None:
+    with pytest.raises(ValueError, match=r"num_validation \+ num_test must be <= 5 rows, got 2 \+ 4"):
+        stratified_split(torch.arange(5), num_validation=2, num_test=4)
+    with pytest.raises(ValueError, match="num_test must be >= 0, got -1"):
+        stratified_split(torch.arange(5), num_validation=2, num_test=-1)
+    with pytest.raises(ValueError, match="targets must be integers"):
+        stratified_split(torch.zeros(5), num_validation=1, num_test=1)
+    with pytest.raises(ValueError, match="targets must be integers"):
+        stratified_split(torch.zeros(5, 2, dtype=torch.int64), num_validation=1, num_test=1)
+    with pytest.raises(TypeError, match="targets must be Tensor, got list"):
+        stratified_split([0, 1], num_validation=1, num_test=1)  # type: ignore[arg-type]
 
 
 # text
