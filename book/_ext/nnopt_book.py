@@ -8,7 +8,7 @@ from typing import Any
 from api import ApiDirective, resolve_own, untyped_returns
 from chapters import ROOT, chapters
 from claims_page import ClaimsDirective, ClaimsPlace, ForestDirective, fill_claims, old_claims_pages
-from conditions import commit, published
+from conditions import commit, published, site_key
 from docutils import nodes
 from execute import check_import, execute, summary
 from export import export, repository
@@ -19,6 +19,8 @@ from sphinx.config import Config
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from vendor import vendor
+
+from nnopt.storage import write_atomic
 
 __all__ = ["setup"]
 
@@ -99,9 +101,10 @@ def remember_commit(app: Sphinx) -> None:
     app.env.nnopt_commit = commit(ROOT)  # type: ignore[attr-defined]
 
 
-def copy_notebooks(app: Sphinx, error: Exception | None) -> None:
-    """Put the exported notebooks beside the pages."""
+def finish_site(app: Sphinx, error: Exception | None) -> None:
+    """Put the exported notebooks beside the pages, and note what the site was built from."""
     if error is None and app.builder.format == "html":
+        write_atomic(Path(app.outdir) / ".built-from", site_key(ROOT).encode())
         target = Path(app.outdir) / "_notebooks"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(ROOT / "_build" / "notebooks", target)
@@ -128,5 +131,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", fill_claims)
     # after the theme's own buttons, which it adds at 501
     app.connect("html-page-context", add_buttons, priority=502)
-    app.connect("build-finished", copy_notebooks)
+    app.connect("build-finished", finish_site)
     return {"parallel_read_safe": False, "parallel_write_safe": False, "version": "1"}

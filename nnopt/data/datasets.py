@@ -159,7 +159,7 @@ def windows(text: Tensor, *, length: int) -> Batch:
         length: bytes a model sees at once.
 
     Returns:
-        Inputs and targets, int64 (N, ``length``) each, N = ⌊(T − 1) / ``length``⌋, without overlap.
+        Inputs and targets, int64 (N, ``length``) each, N = (T − 1) // ``length``, without overlap.
 
     Raises:
         ValueError: the text is not one-dimensional or too short.

@@ -6,8 +6,6 @@ from typing import Any
 
 __all__ = ["Comparison", "TimeRatio"]
 
-_TOLERANCE = 1.05
-
 
 @dataclass(frozen=True)
 class TimeRatio:
@@ -20,6 +18,7 @@ class TimeRatio:
         low: lower end of its 95 % interval.
         high: upper end.
         block_ratios: the ratio in every block.
+        conclusive: whether the baseline agreed with itself in the same run.
     """
 
     name: str
@@ -28,6 +27,12 @@ class TimeRatio:
     low: float
     high: float
     block_ratios: tuple[float, ...]
+    conclusive: bool
+
+    @property
+    def num_blocks(self) -> int:
+        """How often everything took its turn."""
+        return len(self.block_ratios)
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,11 @@ class Comparison:
         baseline: what the others are divided by.
         ratios: one per function, in the order given, the baseline's own being 1.
         control: the baseline against itself in the same run.
-        num_blocks: how often everything took its turn.
     """
 
     baseline: str
     ratios: tuple[TimeRatio, ...]
     control: TimeRatio
-    num_blocks: int
 
     def __getitem__(self, name: str) -> TimeRatio:
         for ratio in self.ratios:
@@ -53,22 +56,25 @@ class Comparison:
         raise KeyError(name)
 
     @property
-    def is_conclusive(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether the control is within ± 5 %: the machine was quiet enough to compare on."""
-        return 1 / _TOLERANCE <= self.control.ratio <= _TOLERANCE
+        return self.control.conclusive
+
+    @property
+    def num_blocks(self) -> int:
+        """How often everything took its turn."""
+        return self.control.num_blocks
 
     @property
     def status(self) -> str:
         """``conclusive``, or ``inconclusive`` where the control failed."""
-        return "conclusive" if self.is_conclusive else "inconclusive"
+        return "conclusive" if self.conclusive else "inconclusive"
 
     def __str__(self) -> str:
         lines = [("", "seconds", "ratio", "95 % interval"), *self._cells()]
         widths = [max(len(line[i]) for line in lines) for i in range(4)]
         table = [
-            "  ".join(
-                [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]
-            ).rstrip()
+            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]).rstrip()
             for line in lines
         ]
         return "\n".join([*table, self._verdict()])
@@ -101,7 +107,7 @@ class Comparison:
         return [(*c[:3], "") if c[0] == self.baseline else c for c in cells]
 
     def _verdict(self) -> str:
-        if self.is_conclusive:
+        if self.conclusive:
             return f"time / time of {self.baseline}, {self.num_blocks} blocks; the control is within 5 % of 1"
         return "inconclusive on this machine: the baseline differs from itself by more than 5 %"
 

@@ -40,8 +40,7 @@ class Report:
         numbers = self._numeric()
         padded = [
             "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(line, widths, numbers)
+                cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers)
             ).rstrip()
             for line in lines
         ]
@@ -72,9 +71,7 @@ class Report:
     def _html(self) -> str:
         head = "".join(f'<th scope="col">{escape(title)}</th>' for title in self._titles())
         body = "".join(
-            f'<tr><th scope="row">{escape(first)}</th>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-            + "</tr>"
+            f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
             for first, *rest in self._cells()
         )
         return (
@@ -87,9 +84,7 @@ def _cell(row: Row, key: str) -> str:
     value = row[key]
     if isinstance(value, float):
         interval = row.get("quality_low") is not None and key == "quality"
-        return f"{value:.3g}" + (
-            f" [{row['quality_low']:.3g}, {row['quality_high']:.3g}]" if interval else ""
-        )
+        return f"{value:.3g}" + (f" [{row['quality_low']:.3g}, {row['quality_high']:.3g}]" if interval else "")
     if isinstance(value, int):
         return f"{value:,}"
     return value or ""

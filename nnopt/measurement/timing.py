@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 
@@ -28,7 +29,10 @@ from ._comparison import Comparison, TimeRatio
 
 __all__ = ["SimulatedMachine", "compare", "measure", "median_interval"]
 
-Clock = Callable[[], float]
+Clock: TypeAlias = Callable[[], float]
+
+# how far the baseline may be from itself
+_TOLERANCE = 1.05
 
 
 def measure(
@@ -119,8 +123,7 @@ def compare(
     times: dict[str | None, list[float]] = {name: [] for name, _ in arms}
     with _quiet(num_threads):
         num_calls = {
-            name: _num_calls(function, num_warmup, min_block_s, device, clock)
-            for name, function in functions.items()
+            name: _num_calls(function, num_warmup, min_block_s, device, clock) for name, function in functions.items()
         }
         for _ in range(num_blocks):
             for place in torch.randperm(len(arms), generator=generator).tolist():
@@ -130,9 +133,10 @@ def compare(
                 if not seconds > 0:
                     raise ValueError(f"clock must advance during a measurement, got {seconds} s for {name!r}")
                 times[name].append(seconds)
-    ratios = {name: _ratio(name, times, baseline) for name, _ in arms}
-    control = ratios.pop(None)
-    return Comparison(baseline, tuple(r for r in ratios.values() if r is not None), control, num_blocks)
+    control_ratio = math.exp(statistics.median(_logs(times[None], times[baseline])))
+    conclusive = 1 / _TOLERANCE <= control_ratio <= _TOLERANCE
+    *ratios, control = (_time_ratio(name, times, baseline, conclusive) for name, _ in arms)
+    return Comparison(baseline, tuple(ratios), control)
 
 
 def median_interval(values: list[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -267,8 +271,12 @@ def _num_calls(
         num_calls *= 2
 
 
-def _ratio(name: str | None, times: dict[str | None, list[float]], baseline: str) -> TimeRatio:
-    logs = [math.log(a / b) for a, b in zip(times[name], times[baseline], strict=True)]
+def _logs(times: list[float], baseline_times: list[float]) -> list[float]:
+    return [math.log(a / b) for a, b in zip(times, baseline_times, strict=True)]
+
+
+def _time_ratio(name: str | None, times: dict[str | None, list[float]], baseline: str, conclusive: bool) -> TimeRatio:
+    logs = _logs(times[name], times[baseline])
     low, high = (0.0, 0.0) if name == baseline else median_interval(logs)
     return TimeRatio(
         name=f"{baseline}, again" if name is None else name,
@@ -277,4 +285,5 @@ def _ratio(name: str | None, times: dict[str | None, list[float]], baseline: str
         low=math.exp(low),
         high=math.exp(high),
         block_ratios=tuple(map(math.exp, logs)),
+        conclusive=conclusive,
     )

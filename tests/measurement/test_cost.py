@@ -95,9 +95,7 @@ def test_convolutions_of_every_stride_group_and_dilation_are_counted_as_a_loop_c
         (nn.BatchNorm2d(4), (2, 4, 3, 3), 0),
     ],
 )
-def test_macs_of_single_layers_worked_by_hand(
-    layer: nn.Module, shape: tuple[int, ...], expected: int
-) -> None:
+def test_macs_of_single_layers_worked_by_hand(layer: nn.Module, shape: tuple[int, ...], expected: int) -> None:
     assert cost.macs(layer, torch.zeros(shape)) == expected
 
 
