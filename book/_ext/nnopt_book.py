@@ -14,6 +14,7 @@ from execute import check_import, execute, summary
 from export import export, repository
 from given import given_role
 from header import HeaderDirective, RunFacts, fill_headers
+from landing import MeasuredPlace, MeasuredRole, StatusDirective, StatusPlace, fill_landing
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -116,6 +117,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(RunFacts)
     app.add_node(ClaimsPlace)
     app.add_role("given", given_role)
+    app.add_node(MeasuredPlace)
+    app.add_node(StatusPlace)
+    app.add_role("measured", MeasuredRole())
+    app.add_directive("nnopt-status", StatusDirective)
     app.add_directive("nnopt-header", HeaderDirective)
     app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)
@@ -129,6 +134,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", old_claims_pages)
     app.connect("doctree-resolved", fill_headers)
     app.connect("doctree-resolved", fill_claims)
+    app.connect("doctree-resolved", fill_landing)
     # after the theme's own buttons, which it adds at 501
     app.connect("html-page-context", add_buttons, priority=502)
     app.connect("build-finished", finish_site)

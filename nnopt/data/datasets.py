@@ -114,12 +114,18 @@ def digits(split: str = "random", *, split_seed: int = 0) -> Splits:
     require_integer("split_seed", split_seed)
     inputs, targets = _load_digits()
     if split == "random":
-        rows = stratified(targets, _RANDOM_VALIDATION, _RANDOM_TEST, split_seed=split_seed)
+        rows = _random_rows(split_seed)
     elif split_seed != 0:
         raise ValueError(f"split_seed must be 0 for split 'writers', got {split_seed}")
     else:
         rows = torch.arange(len(targets)).split([_WRITERS_TRAIN, _WRITERS_VALIDATION, _WRITERS_TEST])
     return Splits(*((inputs[part], targets[part]) for part in rows))
+
+
+@lru_cache(maxsize=512)
+def _random_rows(split_seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Remember the rows of a split: sweeps ask for train and for test of many."""
+    return stratified(_load_digits()[1], _RANDOM_VALIDATION, _RANDOM_TEST, split_seed=split_seed)
 
 
 def stdlib_bytes() -> Corpus:

@@ -62,7 +62,7 @@ OVERFLOW = """
   if (document.documentElement.scrollWidth <= width + 1) return [];
   const found = [];
   for (const element of document.querySelectorAll("main *")) {
-    if (element.getBoundingClientRect().right > width + 1)
+    if (element.getBoundingClientRect().right > width + 1 && !element.closest("pre"))
       found.push(element.tagName + "." + element.getAttribute("class"));
   }
   return [`scrolls to ${document.documentElement.scrollWidth} of ${width}`, ...found.slice(0, 5)];
