@@ -175,7 +175,7 @@ def claims(form: Form) -> Iterator[str]:
 
 
 def size(form: Form) -> Iterator[str]:
-    count = len(re.findall(r"[A-Za-z][\w'’-]*", exercises_removed(form)))
+    count = len(re.findall(r"[A-Za-z][\w'’-]*", flow(form)))
     if not MIN_WORDS <= count <= MAX_WORDS:
         yield f"{count} words of prose, not {MIN_WORDS} to {MAX_WORDS}"
     visible = [cell for cell in form.cells if not HIDING & set(cell.tags) and "solution" not in cell.tags]
@@ -190,9 +190,9 @@ def size(form: Form) -> Iterator[str]:
         yield f"{figures} figures, more than {MAX_FIGURES}"
 
 
-def exercises_removed(form: Form) -> str:
-    """The words of the flow: exercises, their solutions and the references have no budget."""
-    text = re.split(r"^## (?:Exercises|References)", form.words, flags=re.MULTILINE)[0]
+def flow(form: Form) -> str:
+    """The words that a reader reads, exercises and solutions included, headings and references not."""
+    text = re.split(r"^## References", form.words, flags=re.MULTILINE)[0]
     return re.sub(r"^#+ .*$", "", text, flags=re.MULTILINE)
 
 

@@ -6,6 +6,7 @@ from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .sweep import check_tuner as check_tuner
 
 __all__ = [
     "Loader",
@@ -14,4 +15,5 @@ __all__ = [
     "check_loader_test",
     "check_split",
     "check_stability_edge",
+    "check_tuner",
 ]
