@@ -6,5 +6,14 @@ from .batches import check_loader_test as check_loader_test
 from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .timing import check_comparison as check_comparison
 
-__all__ = ["Loader", "Verdict", "check_loader_test", "check_mac_counter", "check_split", "check_stability_edge"]
+__all__ = [
+    "Loader",
+    "Verdict",
+    "check_comparison",
+    "check_loader_test",
+    "check_mac_counter",
+    "check_split",
+    "check_stability_edge",
+]
