@@ -8,10 +8,12 @@ from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 from .sweep import check_tuner as check_tuner
+from .timing import check_comparison as check_comparison
 
 __all__ = [
     "Loader",
     "Verdict",
+    "check_comparison",
     "check_decision_rule",
     "check_loader_test",
     "check_mac_counter",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import quantile_test
 
 from nnopt.devices import available_devices
 from nnopt.measurement import timing
@@ -89,6 +90,14 @@ def test_the_interval_misses_the_median_as_rarely_as_a_full_enumeration_says(num
     # and the next narrower one would miss it too often
     rank = sorted(range(num)).index(int(median_interval([float(v) for v in range(num)])[0])) + 1
     assert 2 * sum(math.comb(num, k) for k in range(rank + 1)) / 2**num > 0.05
+
+
+@pytest.mark.parametrize("num", [6, 9, 12, 20, 33])
+def test_the_interval_equals_scipys(num: int) -> None:
+    rng = random.Random(num)
+    values = [rng.gauss(0.0, 1.0) for _ in range(num)]
+    theirs = quantile_test(values, q=0.0, p=0.5).confidence_interval(0.95)
+    assert median_interval(values) == (theirs.low, theirs.high)
 
 
 def test_too_few_or_infinite_values_have_no_interval() -> None:
