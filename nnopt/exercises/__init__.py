@@ -7,6 +7,8 @@ from .claims import check_decision_rule as check_decision_rule
 from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .evaluate import check_optimism as check_optimism
+from .losses import check_loss_test as check_loss_test
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -16,7 +18,9 @@ __all__ = [
     "check_comparison",
     "check_decision_rule",
     "check_loader_test",
+    "check_loss_test",
     "check_mac_counter",
+    "check_optimism",
     "check_split",
     "check_stability_edge",
     "check_tuner",
