@@ -70,6 +70,7 @@ TORCH = {
         "torch.dtype": "tensor_attributes.html",
         "torch.nn.Module": "generated/torch.nn.Module.html",
         "torch.nn.modules.module.Module": "generated/torch.nn.Module.html",
+        "torch.nn.modules.conv.Conv2d": "generated/torch.nn.Conv2d.html",
         "torch.nn.Sequential": "generated/torch.nn.Sequential.html",
         "torch.nn.modules.container.Sequential": "generated/torch.nn.Sequential.html",
         "torch.nn.Parameter": "generated/torch.nn.parameter.Parameter.html",
