@@ -19,7 +19,10 @@ from .types import DeviceLike
 __all__ = ["PURPOSES", "STREAMS", "Seed", "current_offset", "current_stream", "seeds"]
 
 STREAMS = ("tune", "pilot", "report")
+"""What runs are for; no two streams share one."""
+
 PURPOSES = ("split", "initialization", "batches", "noise")
+"""What the randomness of one run is split into."""
 
 
 def current_offset() -> int:

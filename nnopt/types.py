@@ -12,6 +12,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 """Inputs (B, ...) and targets (B,) or (B, ...) of one step."""
 
 DeviceLike: TypeAlias = str | torch.device
+"""What torch takes for a device."""
 
 LossFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(predictions, targets) -> 0-d loss, the mean over the batch."""

@@ -95,6 +95,7 @@ class Form:
         """The prose without roles and code spans: what a reader reads and a measured number must not be in."""
         body = re.sub(r"\{[\w:]+\}`[^`]*`", " ", self.prose)
         body = re.sub(r"`[^`]*`", " ", body)
+        body = re.sub(r"\b[Ss]ections? [\d.]+(( and |, |–)[\d.]+)*", " ", body)  # a place in a reference
         body = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", body)
         return re.sub(r"https?://\S+", " ", body)
 
@@ -174,23 +175,24 @@ def claims(form: Form) -> Iterator[str]:
 
 
 def size(form: Form) -> Iterator[str]:
-    count = len(re.findall(r"[A-Za-z][\w'’-]*", exercises_removed(form)))
+    count = len(re.findall(r"[A-Za-z][\w'’-]*", flow(form)))
     if not MIN_WORDS <= count <= MAX_WORDS:
         yield f"{count} words of prose, not {MIN_WORDS} to {MAX_WORDS}"
     visible = [cell for cell in form.cells if not HIDING & set(cell.tags) and "solution" not in cell.tags]
     if len(visible) > MAX_VISIBLE_CELLS:
         yield f"{len(visible)} visible code cells, more than {MAX_VISIBLE_CELLS}"
     for cell in visible:
-        if len(cell.source.splitlines()) > MAX_CELL_LINES:
-            yield f"line {cell.line}: {len(cell.source.splitlines())} visible lines, more than {MAX_CELL_LINES}"
+        lines = sum(bool(line.strip()) for line in cell.source.splitlines())
+        if lines > MAX_CELL_LINES:
+            yield f"line {cell.line}: {lines} visible lines, more than {MAX_CELL_LINES}"
     figures = sum(len(re.findall(r"\bplots\.\w+\(", cell.source)) for cell in form.cells)
     if figures > MAX_FIGURES:
         yield f"{figures} figures, more than {MAX_FIGURES}"
 
 
-def exercises_removed(form: Form) -> str:
-    """The words of the flow: exercises, their solutions and the references have no budget."""
-    text = re.split(r"^## (?:Exercises|References)", form.words, flags=re.MULTILINE)[0]
+def flow(form: Form) -> str:
+    """The words that a reader reads, exercises and solutions included, headings and references not."""
+    text = re.split(r"^## References", form.words, flags=re.MULTILINE)[0]
     return re.sub(r"^#+ .*$", "", text, flags=re.MULTILINE)
 
 

@@ -25,8 +25,8 @@ def public_modules(root: Path) -> list[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return what ``__all__`` lists, without the submodules among them."""
-    return [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
+    """Return what ``__all__`` lists."""
+    return list(module.__all__)
 
 
 def api_lines(name: str) -> list[str]:
@@ -42,10 +42,6 @@ def api_lines(name: str) -> list[str]:
         if kind == "data":
             lines.append("   :no-value:")
         lines.append("")
-    for member in module.__all__:
-        value = getattr(module, member)
-        if inspect.ismodule(value):
-            lines += [f".. rubric:: {value.__name__}", "", *api_lines(value.__name__)]
     return lines
 
 

@@ -104,21 +104,21 @@ def forest(rows: Sequence[Row], reseed: Mapping[str, Any], address: Any) -> list
 def table(rows: Sequence[Row], reseed: Mapping[str, Any], address: Any) -> list[nodes.Node]:
     if not rows:
         return []
-    header = ["Claim", "Seen [95 % interval]", "Claimed", "n", "d", "Scope", "Pilot", "Re-runs"]
+    header = ["Claim", "Seen [95 % interval]", "Claimed", "n", "d", "Pilot", "Re-runs"]
     body = []
     for row in rows:
         sentence = nodes.paragraph()
         sentence += nodes.reference("", str(row["statement"]), internal=True, refuri=address(row))
+        claim = nodes.container("", sentence, _paragraph(f"{row['metric']}; {row['scope']}", "nnopt-caption"))
         pilot = row.get("pilot") or {}
         again = rerun_status(reseed, row)
         body.append(
             [
-                sentence,
-                f"{row['metric']}: {interval_text(row)} ({row['status']})",
+                claim,
+                f"{interval_text(row)} ({row['status']})",
                 requirement_text(row),
                 str(row["n"]) if row["n"] else "exact",
                 "–" if row["d"] is None else f"{row['d']:.1f}",
-                str(row["scope"]),
                 f"{pilot['mean']:.3g} (n = {pilot['n']})" if pilot.get("mean") is not None else "–",
                 f"{sum(again)} of {len(again)} held" if again else ("exact" if _exact(row) else "–"),
             ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnopt.seeding import STREAMS
 
-__all__ = ["PUBLISHED", "Conditions", "commit", "published", "versions"]
+__all__ = ["Conditions", "commit", "published", "site_key", "versions"]
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib", "tqdm", "ipykernel")
 
@@ -81,9 +81,6 @@ class Conditions:
         return digest.hexdigest()
 
 
-PUBLISHED = Conditions()
-
-
 def published() -> Conditions:
     """Return the conditions of the published book, on the device that ``NNOPT_DEVICE`` names.
 
@@ -103,6 +100,16 @@ def device() -> str:
     """Return ``cpu``, or ``cuda`` where ``NNOPT_DEVICE`` asks for it; ``auto`` is for readers' kernels."""
     name = os.environ.get("NNOPT_DEVICE", "cpu") or "cpu"
     return "cpu" if name == "auto" else name
+
+
+def site_key(root: Path) -> str:
+    """Return the hash of everything that the pages are made from, to tell whether a built site is today's."""
+    digest = hashlib.sha256(published().key(root).encode())
+    files = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
+    for path in files:
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

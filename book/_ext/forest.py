@@ -65,9 +65,7 @@ def _x(position: float) -> float:
 
 def _axis(height: float) -> str:
     marks = "".join(
-        f'<text class="nnopt-tick" x="{_x(tick):.1f}" y="{HEAD - 8}">{tick:d}</text>'.replace("-", "−")
-        if tick < 0
-        else f'<text class="nnopt-tick" x="{_x(tick):.1f}" y="{HEAD - 8}">{tick:d}</text>'
+        f'<text class="nnopt-tick" x="{_x(tick):.1f}" y="{HEAD - 8}">{str(tick).replace("-", "−")}</text>'
         for tick in (-2, 0, 2, 4, 6, 8)
     )
     return (

@@ -41,6 +41,7 @@ def run_facts(root: Path, docname: str) -> str:
     if "device" in run:
         parts[0] += f" on {'one CPU thread' if run['device'] == 'cpu' and run.get('threads') == 1 else run['device']}"
     names = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy") if name in versions)
+    names = names.replace("python", "Python").replace("numpy", "NumPy")
     if names:
         parts.append(names)
     if "date" in run:

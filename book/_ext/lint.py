@@ -64,7 +64,9 @@ def lint_chapters(root: Path = ROOT, *, types: bool = True) -> tuple[int, str]:
         if type_status == 0 and (seen is None or int(seen[1] or seen[2]) != len(paths)):
             return 1, f"mypy did not see all {len(paths)} chapters\n{type_report}"
         status, report = status or type_status, report + type_report
-    return status, report.replace(str(Path("_build", "code")) + os.sep, "book" + os.sep)
+    # name the file that has to be mended
+    report = report.replace(str(Path("_build", "code")) + os.sep, "book" + os.sep)
+    return status, re.sub(r"(book/[\w/]+)\.py:", r"\1.md:", report)
 
 
 def main() -> int:

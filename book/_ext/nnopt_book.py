@@ -8,17 +8,20 @@ from typing import Any
 from api import ApiDirective, resolve_own, untyped_returns
 from chapters import ROOT, chapters
 from claims_page import ClaimsDirective, ClaimsPlace, ForestDirective, fill_claims, old_claims_pages
-from conditions import commit, published
+from conditions import commit, published, site_key
 from docutils import nodes
 from execute import check_import, execute, summary
 from export import export, repository
 from given import given_role
 from header import HeaderDirective, RunFacts, fill_headers
+from landing import MeasuredPlace, MeasuredRole, StatusDirective, StatusPlace, fill_landing
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from vendor import vendor
+
+from nnopt.storage import write_atomic
 
 __all__ = ["setup"]
 
@@ -99,9 +102,10 @@ def remember_commit(app: Sphinx) -> None:
     app.env.nnopt_commit = commit(ROOT)  # type: ignore[attr-defined]
 
 
-def copy_notebooks(app: Sphinx, error: Exception | None) -> None:
-    """Put the exported notebooks beside the pages."""
+def finish_site(app: Sphinx, error: Exception | None) -> None:
+    """Put the exported notebooks beside the pages, and note what the site was built from."""
     if error is None and app.builder.format == "html":
+        write_atomic(Path(app.outdir) / ".built-from", site_key(ROOT).encode())
         target = Path(app.outdir) / "_notebooks"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(ROOT / "_build" / "notebooks", target)
@@ -113,6 +117,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(RunFacts)
     app.add_node(ClaimsPlace)
     app.add_role("given", given_role)
+    app.add_node(MeasuredPlace)
+    app.add_node(StatusPlace)
+    app.add_role("measured", MeasuredRole())
+    app.add_directive("nnopt-status", StatusDirective)
     app.add_directive("nnopt-header", HeaderDirective)
     app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)
@@ -126,7 +134,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-updated", old_claims_pages)
     app.connect("doctree-resolved", fill_headers)
     app.connect("doctree-resolved", fill_claims)
+    app.connect("doctree-resolved", fill_landing)
     # after the theme's own buttons, which it adds at 501
     app.connect("html-page-context", add_buttons, priority=502)
-    app.connect("build-finished", copy_notebooks)
+    app.connect("build-finished", finish_site)
     return {"parallel_read_safe": False, "parallel_write_safe": False, "version": "1"}

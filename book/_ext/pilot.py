@@ -10,7 +10,7 @@ from typing import Any
 from chapters import ROOT, select
 from conditions import Conditions, commit, device
 from execute import check_import, execute
-from records import claim_rows
+from records import claim_rows, executed_errors
 from register import add_pilot, read_register, write_register
 
 from nnopt.measurement import claims
@@ -91,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
         out: Path = ROOT / "_build" / "pilot" / str(number)
         outcomes = execute(wanted, conditions=conditions, out=out, jobs=options.jobs, allow_errors=True)
         errors += [f"{o.chapter.name}, set {number}: {o.error}" for o in outcomes if o.error]
-        sets[number] = claim_rows(out, ROOT)
+        errors += [f"{name}, set {number}: {error}" for name, error in executed_errors(out).items()]
+        # what is exact has no pilot
+        sets[number] = [row for row in claim_rows(out, ROOT) if row["seeds"]]
     register = read_register(ROOT)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     lines = merge_pilots(register, sets, date=date, at_commit=commit(ROOT))

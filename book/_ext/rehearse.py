@@ -106,7 +106,8 @@ def rehearse(
             # a folder of its own: nbval runs a notebook where it lies
             shutil.copy(source, _parent(notebooks / kind / chapter.name / source.name))
         status = 0
-        for kind, workers in (("alone", []), ("together", ["-n", str(jobs), "--dist", "loadfile"])):
+        parallel = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+        for kind, workers in (("alone", []), ("together", parallel)):
             if (notebooks / kind).is_dir():
                 command = [sys.executable, "-m", "pytest", "--nbval", *workers, f"notebooks/{kind}"]
                 status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode or status

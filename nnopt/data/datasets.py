@@ -114,14 +114,19 @@ def digits(split: str = "random", *, split_seed: int = 0) -> Splits:
     require_integer("split_seed", split_seed)
     inputs, targets = _load_digits()
     if split == "random":
-        rows = stratified_split(
-            targets, num_validation=_RANDOM_VALIDATION, num_test=_RANDOM_TEST, split_seed=split_seed
-        )
+        rows = _random_rows(split_seed)
     elif split_seed != 0:
         raise ValueError(f"split_seed must be 0 for split 'writers', got {split_seed}")
     else:
         rows = torch.arange(len(targets)).split([_WRITERS_TRAIN, _WRITERS_VALIDATION, _WRITERS_TEST])
     return Splits(*((inputs[part], targets[part]) for part in rows))
+
+
+@lru_cache(maxsize=512)
+def _random_rows(split_seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Remember the rows of a split: sweeps ask for train and for test of many."""
+    targets = _load_digits()[1]
+    return stratified_split(targets, num_validation=_RANDOM_VALIDATION, num_test=_RANDOM_TEST, split_seed=split_seed)
 
 
 def stdlib_bytes() -> Corpus:
@@ -161,7 +166,7 @@ def windows(text: Tensor, *, length: int) -> Batch:
         length: bytes a model sees at once.
 
     Returns:
-        Inputs and targets, int64 (N, ``length``) each, N = ⌊(T − 1) / ``length``⌋, without overlap.
+        Inputs and targets, int64 (N, ``length``) each, N = (T − 1) // ``length``, without overlap.
 
     Raises:
         ValueError: the text is not one-dimensional or too short.

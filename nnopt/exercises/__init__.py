@@ -3,17 +3,21 @@
 from ._verdict import Verdict as Verdict
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
+from .claims import check_decision_rule as check_decision_rule
 from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
 __all__ = [
     "Loader",
     "Verdict",
     "check_comparison",
+    "check_decision_rule",
     "check_loader_test",
     "check_mac_counter",
     "check_split",
     "check_stability_edge",
+    "check_tuner",
 ]

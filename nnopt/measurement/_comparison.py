@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the control is within ± 5 %: the machine was quiet enough to compare on."""
+        """Tell whether the control is within ± 5 %, so that the machine was quiet enough to compare on."""
         return self.control.conclusive
 
     @property

@@ -118,16 +118,11 @@ def plan(
     boldest = nearest + reach if direction == "within" else nearest - (reach if direction == "above" else -reach)
     suggested = math.exp(boldest) if scale == "ratio" else boldest
     suggested = round_toward(suggested, -math.inf if direction == "above" else math.inf)
-    if needed is None:
-        advice = (
-            f"{gap / sd:.1f} paired standard deviations from the margin {margin:g}: too near to claim. "
-            f"{MIN_SEEDS} seeds would carry {suggested:g}; or change the experiment."
-        )
-    else:
-        advice = (
-            f"{gap / sd:.1f} paired standard deviations from the margin {margin:g}: {needed} seeds. "
-            f"{MIN_SEEDS} seeds would carry {suggested:g}."
-        )
+    null = 1.0 if scale == "ratio" else 0.0
+    carried = direction == "within" or (suggested > null if direction == "above" else suggested < null)
+    bold = f"{MIN_SEEDS} seeds would carry {suggested:g}" if carried else f"{MIN_SEEDS} seeds would carry no margin"
+    verdict = "too near to claim" if needed is None else f"{needed} seeds"
+    advice = f"{gap / sd:.1f} paired standard deviations from the margin {margin:g}: {verdict}; {bold}."
     return Plan(needed is not None, needed or 0, gap / sd, suggested, advice)
 
 

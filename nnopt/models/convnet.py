@@ -30,7 +30,7 @@ def convnet(
         initialization: ``default`` is torch's (U(±1/√fan-in)), ``he`` is N(0, 2/fan-in) with zero biases.
 
     Returns:
-        On the CPU, float32; maps (B, *image_shape) to (B, num_classes).
+        On the CPU, float32; maps ``(B, *image_shape)`` to (B, num_classes).
 
     Raises:
         ValueError: a size is below 1, or the image is too small for so many blocks.

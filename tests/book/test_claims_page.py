@@ -2,6 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def parse(svg: str) -> ElementTree.Element:
     return ElementTree.fromstring(svg)
 
 
-def address(row: Row) -> str:
+def address(row: Mapping[str, Any]) -> str:
     return f"../{row['chapter']}.html#claim"
 
 

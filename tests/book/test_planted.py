@@ -169,7 +169,9 @@ def test_outputs_that_differ_between_two_runs_fail_and_the_kernels_use_the_wheel
     # the package on the path is not the one in the wheel: the wheel must win
     wheel = build_wheel(tmp_path / "wheel", project.root)
     edit_package(project)
-    status = rehearse(chapters(project.root), conditions=Conditions(), executed=project.out / "executed", wheel=wheel)
+    status = rehearse(
+        chapters(project.root), conditions=Conditions(), executed=project.out / "executed", jobs=1, wheel=wheel
+    )
     report = capfd.readouterr().out
     assert status == 1
     failed = {line.split("/")[-1].split("::")[0] for line in report.splitlines() if line.startswith("FAILED")}

@@ -132,11 +132,12 @@ def test_logits_that_are_not_finite_or_missing_are_refused() -> None:
         require_logits(torch.zeros(1, 3), tolerance=-1.0)
 
 
-def test_means_over_rows_pass() -> None:
+def test_means_over_rows_pass_and_nothing_is_changed() -> None:
     logits, targets = case()
     require_mean_over_rows(F.cross_entropy, logits, targets)
     require_mean_over_rows(mean_squared_error, logits, logits.sin())
     require_mean_over_rows(F.mse_loss, logits[:, 0], logits[:, 1])
+    assert torch.equal(logits, case()[0])
 
 
 def planted(name: str) -> tuple[LossFn, Tensor, Tensor]:

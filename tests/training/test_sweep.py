@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nnopt import models
 from nnopt.data import batches
 from nnopt.devices import available_devices
 from nnopt.seeding import Seed, seeds
@@ -156,6 +157,43 @@ def test_together_equals_one_by_one(make_model: MakeModel, batch_size: int | Non
     together = run(make_model, **options)
     assert together.tracked_steps == [5, 10, 12]
     assert_equal_results(together, run(make_model, vectorize=False, **options))
+
+
+HOUSE: dict[str, MakeModel] = {
+    "mlp": lambda g: models.mlp((16, 6, 3), generator=g),
+    "convnet": lambda g: models.convnet((2, 3), image_shape=(1, 4, 4), num_classes=3, generator=g),
+    "resnet": lambda g: models.resnet((2, 4), in_channels=1, num_classes=3, generator=g),
+    "transformer": lambda g: models.transformer(8, 1, num_heads=2, context=6, vocabulary_size=7, generator=g),
+}
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_the_models_of_the_house_train_together(name: str) -> None:
+    inputs, targets = rows()
+    loss_fn: Any = F.cross_entropy
+    if name == "transformer":
+        inputs = torch.randint(7, (22, 6), generator=torch.Generator().manual_seed(1))
+        targets = inputs.roll(1, dims=1)
+        loss_fn = sequence_loss
+    together, alone = (
+        sweep(
+            lambda generator: HOUSE[name](generator).double(),
+            momentum_sgd,
+            loss_fn,
+            (inputs, targets),
+            settings=grid(lr=[0.02, 0.1]),
+            seeds=seeds("house", 2),
+            total_steps=10,
+            batch_size=5,
+            vectorize=vectorize,
+        )
+        for vectorize in (True, False)
+    )
+    assert_equal_results(together, alone)
+
+
+def sequence_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def test_the_settings_really_differ() -> None:
