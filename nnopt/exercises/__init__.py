@@ -8,12 +8,15 @@ from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 from .evaluate import check_optimism as check_optimism
+from .fit import TrainingRun as TrainingRun
+from .fit import check_resume as check_resume
 from .losses import check_loss_test as check_loss_test
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
 __all__ = [
     "Loader",
+    "TrainingRun",
     "Verdict",
     "check_comparison",
     "check_decision_rule",
@@ -21,6 +24,7 @@ __all__ = [
     "check_loss_test",
     "check_mac_counter",
     "check_optimism",
+    "check_resume",
     "check_split",
     "check_stability_edge",
     "check_tuner",
