@@ -50,7 +50,8 @@ def status_line(rows: list[dict[str, Any]], reseed: dict[str, Any]) -> str:
     failed = sum(not row["held"] for row in rows if row["status"] != "inconclusive")
     parts = [f"{len(rows)} claims", f"{failed} fail today" if failed else "all hold today"]
     if offsets:
-        parts.append(f"re-run at {offsets} offsets that nobody chose: {sum(again)} of {len(again)} came out again")
+        plural = "" if offsets == 1 else "s"
+        parts.append(f"re-run at {offsets} offset{plural} that nobody chose: {sum(again)} of {len(again)} came out again")
     else:
         parts.append("not re-run at fresh seeds yet")
     return " · ".join(parts)
