@@ -51,7 +51,9 @@ def status_line(rows: list[dict[str, Any]], reseed: dict[str, Any]) -> str:
     parts = [f"{len(rows)} claims", f"{failed} fail today" if failed else "all hold today"]
     if offsets:
         plural = "" if offsets == 1 else "s"
-        parts.append(f"re-run at {offsets} offset{plural} that nobody chose: {sum(again)} of {len(again)} came out again")
+        parts.append(
+            f"re-run at {offsets} offset{plural} that nobody chose: {sum(again)} of {len(again)} came out again"
+        )
     else:
         parts.append("not re-run at fresh seeds yet")
     return " · ".join(parts)
