@@ -3,7 +3,7 @@
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -103,6 +103,16 @@ def new_axes(
     canvas = Canvas(figsize=(width, height), layout="constrained")
     axes = canvas.subplots(1, num_panels, squeeze=False, sharey=share_y)[0]
     return canvas, list(axes)
+
+
+def mark_positions(axes: "Axes", positions: Mapping[str, float]) -> None:
+    """Draw a labeled vertical reference line at each position."""
+    for label, position in positions.items():
+        axes.axvline(position, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            label, (position, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
+            va="top", color=INK,
+        )  # fmt: skip
 
 
 def finish(canvas: "Canvas", *, alt: str, caption: str = "") -> Figure:

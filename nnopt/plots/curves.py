@@ -7,7 +7,7 @@ import numpy as np
 
 from nnopt.checks import require_non_empty, require_one_of
 
-from ._figure import COLORS, DASHES, INK, Figure, finish, new_axes, styled
+from ._figure import COLORS, DASHES, INK, Figure, finish, mark_positions, new_axes, styled
 from ._prepare import Numbers, as_array, mean_and_band
 
 __all__ = ["curves"]
@@ -76,12 +76,7 @@ def curves(
                 line, low, high = mean_and_band(values)
                 axes.fill_between(positions, low, high, color=color, alpha=0.22, linewidth=0)
         axes.plot(positions, line, color=color, linestyle=dash, marker=marker, markersize=4.5, label=name)
-    for label, position in (vertical or {}).items():
-        axes.axvline(position, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            label, (position, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
-            va="top", color=INK,
-        )  # fmt: skip
+    mark_positions(axes, vertical or {})
     for label, level in (horizontal or {}).items():
         axes.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(

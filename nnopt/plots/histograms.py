@@ -6,7 +6,7 @@ import numpy as np
 
 from nnopt.checks import require_integer, require_non_empty
 
-from ._figure import COLORS, DASHES, INK, Figure, finish, new_axes, styled
+from ._figure import COLORS, DASHES, Figure, finish, mark_positions, new_axes, styled
 from ._prepare import Numbers, as_array
 
 __all__ = ["histograms"]
@@ -50,12 +50,7 @@ def histograms(
         color = COLORS[number % len(COLORS)]
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.25)
         axes.stairs(heights, edges, color=color, linestyle=DASHES[number % len(DASHES)], linewidth=1.6, label=name)
-    for label, position in (vertical or {}).items():
-        axes.axvline(position, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            label, (position, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
-            va="top", color=INK,
-        )  # fmt: skip
+    mark_positions(axes, vertical or {})
     if len(arrays) > 1:
         axes.legend()
     return finish(canvas, alt=alt, caption=caption)
