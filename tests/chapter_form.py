@@ -13,6 +13,7 @@ ELEMENTS_BY_TAG = ("failure", "parity", "claim", "cost", "limit")
 BLOCKS_BY_CLASS = ("predict", "practice")
 MAX_WORDS, MIN_WORDS = 1_900, 1_000
 MAX_VISIBLE_CELLS, MAX_CELL_LINES, MAX_FIGURES = 12, 20, 5
+MAX_LINE_WIDTH = 88  # what the page shows without scrolling
 HIDING = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
 # a chapter must run with only nnopt installed
 ALLOWED_IMPORTS = {"nnopt", "torch", "torchvision", "numpy", "scipy", "sklearn"} | set(sys.stdlib_module_names)
@@ -185,6 +186,9 @@ def size(form: Form) -> Iterator[str]:
         lines = sum(bool(line.strip()) for line in cell.source.splitlines())
         if lines > MAX_CELL_LINES:
             yield f"line {cell.line}: {lines} visible lines, more than {MAX_CELL_LINES}"
+        widest = max(map(len, cell.source.splitlines()), default=0)
+        if widest > MAX_LINE_WIDTH:
+            yield f"line {cell.line}: a visible line of {widest} characters, more than {MAX_LINE_WIDTH}"
     figures = sum(len(re.findall(r"\bplots\.\w+\(", cell.source)) for cell in form.cells)
     if figures > MAX_FIGURES:
         yield f"{figures} figures, more than {MAX_FIGURES}"

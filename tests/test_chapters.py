@@ -143,6 +143,7 @@ PLANTED = [
     ("claims.bound", "bound", "no claim"),
     ("plain words ", "plain ", "words of prose"),
     ("x = 2", "x = 2\n" * 21, "21 visible lines"),
+    ("x = 2", "x = 2  # " + "wide " * 17, "a visible line of 94 characters"),
     ("x = 2", "plots.a()\n" * 6, "6 figures"),
     ("x = 2", "try:\n    x = 2\nexcept ValueError:\n    pass", "try/except"),
     ("x = 2", "torch.manual_seed(0)", "a global seed"),

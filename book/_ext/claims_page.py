@@ -11,8 +11,6 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from nnopt.measurement._publish import interval_text, requirement_text
-
 __all__ = ["ClaimsDirective", "ClaimsPlace", "ForestDirective", "fill_claims", "old_claims_pages", "rerun_status"]
 
 Row = Mapping[str, Any]
@@ -115,8 +113,8 @@ def table(rows: Sequence[Row], reseed: Mapping[str, Any], address: Any) -> list[
         body.append(
             [
                 claim,
-                f"{interval_text(row)} ({row['status']})",
-                requirement_text(row),
+                f"{row['seen']} ({row['status']})",
+                str(row["claimed"]),
                 str(row["n"]) if row["n"] else "exact",
                 "–" if row["d"] is None else f"{row['d']:.1f}",
                 f"{pilot['mean']:.3g} (n = {pilot['n']})" if pilot.get("mean") is not None else "–",

@@ -19,6 +19,7 @@ from torch import Tensor
 from nnopt.checks import require_integer, require_one_of, require_type
 from nnopt.types import Batch, DeviceLike
 
+from ._digits import load_digits
 from ._files import CIFAR10, FASHION_MNIST, as_tensor, find, parse_idx, read_plain
 from ._stratified import hashed, stratified_split
 
@@ -112,7 +113,7 @@ def digits(split: str = "random", *, split_seed: int = 0) -> Splits:
     """
     require_one_of("split", split, ("random", "writers"))
     require_integer("split_seed", split_seed)
-    inputs, targets = _load_digits()
+    inputs, targets = load_digits()
     if split == "random":
         rows = _random_rows(split_seed)
     elif split_seed != 0:
@@ -125,7 +126,7 @@ def digits(split: str = "random", *, split_seed: int = 0) -> Splits:
 @lru_cache(maxsize=512)
 def _random_rows(split_seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Remember the rows of a split: sweeps ask for train and for test of many."""
-    targets = _load_digits()[1]
+    targets = load_digits()[1]
     return stratified_split(targets, num_validation=_RANDOM_VALIDATION, num_test=_RANDOM_TEST, split_seed=split_seed)
 
 
@@ -325,16 +326,6 @@ def _source_files(root: Path) -> Iterator[str]:
         for name in names:
             if name.endswith(".py"):
                 yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-@lru_cache(maxsize=1)
-def _load_digits() -> Batch:
-    """Return all rows; callers index, which copies, so the cached tensors stay as they are."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    inputs = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
-    return inputs, torch.tensor(data.target, dtype=torch.int64)
 
 
 def _records(content: bytes) -> Batch:

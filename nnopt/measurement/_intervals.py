@@ -20,22 +20,29 @@ class Interval(NamedTuple):
 
 def t_interval(values: Sequence[float]) -> Interval:
     """Return the interval of the mean; a spread of exactly zero gives an interval of no width."""
-    from scipy import stats
-
     array = np.asarray(values, dtype=np.float64)
     mean, sd = float(array.mean()), float(array.std(ddof=1))
     if sd == 0.0:
         return Interval(mean, mean, mean, 0.0)
-    low, high = stats.t.interval(CONFIDENCE, len(array) - 1, loc=mean, scale=sd / math.sqrt(len(array)))
-    return Interval(mean, float(low), float(high), sd)
+    half = t_quantile((1 + CONFIDENCE) / 2, len(array) - 1) * sd / math.sqrt(len(array))
+    return Interval(mean, mean - half, mean + half, sd)
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's distribution."""
+    from scipy import special  # importing scipy.stats instead would take seconds
+
+    return float(special.stdtrit(degrees, probability))
 
 
 def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a probability."""
-    from scipy import stats
+    from scipy import special
 
-    interval = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
-    return float(interval.low), float(interval.high)
+    tail = (1 - CONFIDENCE) / 2
+    low = special.betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
+    high = special.betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
+    return float(low), float(high)
 
 
 def hold_probability(distance: float, num_seeds: int) -> float:
@@ -62,11 +69,11 @@ def hold_probability(distance: float, num_seeds: int) -> float:
         >>> round(hold_probability(3.0, 5), 2), round(hold_probability(7.0, 8), 2)
         (0.62, 1.0)
     """
-    from scipy import stats
+    from scipy import special
 
     if num_seeds < 2:
         raise ValueError(f"num_seeds must be >= 2, got {num_seeds!r}")
     if not math.isfinite(distance):
         raise ValueError(f"distance must be finite, got {distance!r}")
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, num_seeds - 1)
-    return float(stats.nct.sf(critical, num_seeds - 1, distance))
+    critical = t_quantile((1 + CONFIDENCE) / 2, num_seeds - 1)
+    return float(1 - special.nctdtr(num_seeds - 1, distance, critical))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from nnopt.checks import require_non_empty
 from nnopt.seeding import current_stream
 
-from ._publish import CLAIM_MIME, claim_html, glue, plain_line, show
+from ._publish import CLAIM_MIME, claim_html, glue, interval_text, plain_line, requirement_text, show
 
 
 class ClaimFailed(AssertionError):
@@ -51,6 +51,7 @@ class Claim:
             ClaimFailed: the status is ``failed``; the row has been published.
         """
         row = asdict(self) | {"pilot": None}
+        row |= {"seen": interval_text(row), "claimed": requirement_text(row)}  # other pages print them alike
         show({"text/plain": plain_line(row), "text/html": claim_html(row), CLAIM_MIME: row})
         name = self.id.split("#")[1]
         for key, value in (("", self.value), ("-low", self.low), ("-high", self.high), ("-n", self.n)):

@@ -99,7 +99,7 @@ def difference(
             (that is a ``bound``).
 
     Source:
-        Paired t interval (``scipy.stats``); the rules are in the chapter.
+        Paired t interval (``scipy.special``); the rules are in the chapter.
     """
     check_id(id)
     require_one_of("direction", direction, ("above", "below"))

@@ -27,8 +27,8 @@ def as_array(name: str, values: Numbers) -> np.ndarray:
 
 def mean_and_band(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean and 95 % t interval over the first axis (runs)."""
-    from scipy import stats
+    from scipy import special
 
     mean = runs.mean(axis=0)
-    half = stats.t.ppf(0.975, len(runs) - 1) * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))
+    half = special.stdtrit(len(runs) - 1, 0.975) * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))
     return mean, mean - half, mean + half

@@ -152,7 +152,7 @@ def will_it_hold(
     Raises:
         ValueError: an argument is out of range.
     """
-    from scipy import stats
+    from scipy import special
 
     from nnopt.measurement import hold_probability
 
@@ -163,7 +163,7 @@ def will_it_hold(
     require_non_negative("margin", margin)
     distance = (effect - margin) * math.sqrt(num_seeds)
     chance = hold_probability(distance, num_seeds)
-    critical = [round(float(stats.t.ppf(0.975, n - 1)), 6) for n in range(2, 41)]
+    critical = [round(float(special.stdtrit(n - 1, 0.975)), 6) for n in range(2, 41)]
     drawn, count = _repetitions(effect, num_seeds, margin, critical[num_seeds - 2])
     body = drawn + f'<text class="nnopt-readout" x="40" y="284" {_TEXT}>{_hold_text(count, chance)}</text>'
     sliders = (

@@ -18,6 +18,7 @@ def claim(name: str = "part/one#gain", **fields: Any) -> Row:
         "metric": "accuracy, a − b", "unit": "", "scope": "seeds", "held": True, "status": "held", "version": 1,
         "seeds": [0, 1], "timing": False, "direction": "above", "scale": "difference", "margin": 0.1, "value": 0.3,
         "low": 0.2, "high": 0.4, "n": 8, "d": 4.5, "pilot": None,
+        "seen": "0.30 [0.20, 0.40]", "claimed": "above 0.1",
     }  # fmt: skip
     return {**row, **fields}
 

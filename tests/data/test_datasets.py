@@ -69,6 +69,13 @@ def test_the_writers_split_is_the_file_in_its_order() -> None:
     ]
 
 
+def test_the_digits_are_the_same_if_scikit_learn_keeps_them_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = importlib.import_module("nnopt.data._digits")
+    ours = reader.load_digits.__wrapped__()
+    monkeypatch.setattr(reader, "find_spec", lambda name: None)
+    assert all(map(torch.equal, ours, reader.load_digits.__wrapped__()))
+
+
 def test_digits_are_float_images_in_the_unit_interval_with_integer_labels() -> None:
     for inputs, targets in parts(digits()):
         assert inputs.dtype == torch.float32

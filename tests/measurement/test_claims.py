@@ -95,8 +95,11 @@ def test_a_failing_claim_publishes_its_row_before_it_raises(rows: list[dict[str,
             "a/b#c", "New beats old.", each=lambda s: normal(s, 0.0, 1.0), margin=0.01, direction="above",
             num_seeds=8, **ARGUMENTS,
         )  # fmt: skip
-    assert row_of(rows)["status"] == "failed"
-    assert row_of(rows)["held"] is False
+    row = row_of(rows)
+    assert row["status"] == "failed"
+    assert row["held"] is False
+    assert row["claimed"] == "above 0.010"
+    assert row["seen"] in publish.plain_line(row)
 
 
 def test_only_the_near_end_of_the_interval_counts(rows: list[dict[str, Any]]) -> None:
