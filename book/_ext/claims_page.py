@@ -102,22 +102,24 @@ def forest(rows: Sequence[Row], reseed: Mapping[str, Any], address: Any) -> list
 def table(rows: Sequence[Row], reseed: Mapping[str, Any], address: Any) -> list[nodes.Node]:
     if not rows:
         return []
-    header = ["Claim", "Seen [95 % interval]", "Claimed", "n", "d", "Pilot", "Re-runs"]
+    header = ["Claim", "Seen [95 % interval]", "Claimed", "n", "Re-runs"]
     body = []
     for row in rows:
         sentence = nodes.paragraph()
         sentence += nodes.reference("", str(row["statement"]), internal=True, refuri=address(row))
         claim = nodes.container("", sentence, _paragraph(f"{row['metric']}; {row['scope']}", "nnopt-caption"))
         pilot = row.get("pilot") or {}
+        aside = [f"d = {row['d']:.1f}"] if row["d"] is not None else []
+        if pilot.get("mean") is not None:
+            aside.append(f"pilot {pilot['mean']:.3g} (n = {pilot['n']})")
+        seen = _paragraph(f"{row['seen']} ({row['status']})")
         again = rerun_status(reseed, row)
         body.append(
             [
                 claim,
-                f"{row['seen']} ({row['status']})",
+                nodes.container("", seen, _paragraph(", ".join(aside), "nnopt-caption")) if aside else seen,
                 str(row["claimed"]),
                 str(row["n"]) if row["n"] else "exact",
-                "–" if row["d"] is None else f"{row['d']:.1f}",
-                f"{pilot['mean']:.3g} (n = {pilot['n']})" if pilot.get("mean") is not None else "–",
                 f"{sum(again)} of {len(again)} held" if again else ("exact" if _exact(row) else "–"),
             ]
         )

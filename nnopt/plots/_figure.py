@@ -3,13 +3,14 @@
 import functools
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
 
 # drawn with these colors, then replaced by variables of the page's style sheet, so that one figure
@@ -113,6 +114,20 @@ def mark_positions(axes: "Axes", positions: Mapping[str, float]) -> None:
             label, (position, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
             va="top", color=INK,
         )  # fmt: skip
+
+
+def label_log_axis(axis: "Axis", places: Sequence[float] = ()) -> None:
+    """Write plain numbers on a logarithmic axis: at ``places``, else at 1, 2 and 5 of an axis of few decades."""
+    from matplotlib import ticker
+
+    low, high = sorted(axis.get_view_interval())
+    if places:
+        axis.set_ticks(places, [f"{place:g}" for place in places])
+        axis.set_minor_locator(ticker.NullLocator())
+    elif high < 1000 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=20))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def finish(canvas: "Canvas", *, alt: str, caption: str = "") -> Figure:

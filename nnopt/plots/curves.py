@@ -7,7 +7,7 @@ import numpy as np
 
 from nnopt.checks import require_non_empty, require_one_of
 
-from ._figure import COLORS, DASHES, INK, Figure, finish, mark_positions, new_axes, styled
+from ._figure import COLORS, DASHES, INK, Figure, finish, label_log_axis, mark_positions, new_axes, styled
 from ._prepare import Numbers, as_array, mean_and_band
 
 __all__ = ["curves"]
@@ -85,6 +85,10 @@ def curves(
         )  # fmt: skip
     if ylim is not None:
         axes.set_ylim(*ylim)
+    if xscale == "log":
+        label_log_axis(axes.xaxis, positions.tolist() if markers and len(positions) <= 10 else ())
+    if yscale == "log":
+        label_log_axis(axes.yaxis)
     if len(arrays) > 1:
         axes.legend()
     return finish(canvas, alt=alt, caption=caption)

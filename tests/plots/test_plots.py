@@ -129,3 +129,22 @@ REFUSALS: list[tuple[Callable[[], Figure], str]] = [
 def test_bad_input_is_refused(draw: Callable[[], Figure], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def tick_labels(figure: Figure) -> list[str]:
+    return list(re.findall(r"<text [^>]*>([^<]*)</text>", figure.svg))
+
+
+def test_few_marked_places_of_a_logarithmic_axis_are_its_ticks() -> None:
+    figure = plots.curves(
+        [0.05, 0.3, 4.0], {"line": [1, 2, 3]}, alt=ALT, xlabel="rate", ylabel="y", xscale="log", markers=True
+    )
+    assert {"0.05", "0.3", "4"} <= set(tick_labels(figure))
+    assert "0.1" not in tick_labels(figure)
+
+
+def test_a_logarithmic_axis_of_few_decades_is_labeled_in_plain_numbers() -> None:
+    short = plots.curves(range(3), {"line": [0.1, 0.4, 1.1]}, alt=ALT, xlabel="x", ylabel="loss", yscale="log")
+    assert {"0.1", "0.2", "0.5", "1"} <= set(tick_labels(short))
+    long = plots.curves(range(3), {"line": [1e-9, 1e-4, 10]}, alt=ALT, xlabel="x", ylabel="loss", yscale="log")
+    assert "0.1" not in tick_labels(long)
