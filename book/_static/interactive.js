@@ -43,6 +43,52 @@
     });
   });
 
+  // real and imaginary part of both roots of r² − (1 + β − ηλ) r + β
+  function rootsOf(scaled, momentum) {
+    const total = 1 + momentum - scaled;
+    const discriminant = total * total - 4 * momentum;
+    const half = Math.sqrt(Math.abs(discriminant)) / 2;
+    return discriminant < 0
+      ? [[total / 2, half], [total / 2, -half]]
+      : [[total / 2 + half, 0], [total / 2 - half, 0]];
+  }
+
+  nnoptFigures.register("valley-and-roots", (root) => {
+    const { curvatures, start, num_steps } = JSON.parse(root.dataset.nnoptSettings);
+    sliders(root, ({ lr, momentum }) => {
+      const paths = curvatures.map((curvature, axis) => {
+        const positions = [start[axis]];
+        let buffer = 0;
+        for (let t = 0; t < num_steps; t += 1) {
+          buffer = momentum * buffer + curvature * positions[t];
+          positions.push(positions[t] - lr * buffer);
+        }
+        return positions;
+      });
+      const inside = [];
+      for (let t = 0; t <= num_steps; t += 1) {
+        const [along, across] = [paths[0][t], paths[1][t]];
+        if (Math.abs(along) > 1.1 || Math.abs(across) > 0.85) break;
+        inside.push(`${(160 + 140 * along).toFixed(1)},${(130 - 140 * across).toFixed(1)}`);
+      }
+      root.querySelector(".nnopt-path").setAttribute("points", inside.join(" "));
+      root.querySelector(".nnopt-floor").setAttribute("r", (110 * Math.sqrt(momentum)).toFixed(1));
+      const roots = curvatures.map((curvature) => rootsOf(lr * curvature, momentum));
+      const place = ([re, im]) => [480 + 110 * Math.min(Math.max(re, -1.3), 1.3), 130 - 110 * im];
+      root.querySelector(".nnopt-roots").innerHTML =
+        roots[0].map(place).map(([x, y]) =>
+          `<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="6" fill="var(--nnopt-c0)"/>`).join("") +
+        roots[1].map(place).map(([x, y]) =>
+          `<rect x="${(x - 5).toFixed(1)}" y="${(y - 5).toFixed(1)}" width="10" height="10" fill="var(--nnopt-c1)"/>`).join("");
+      const rate = Math.max(...roots.flat().map(([re, im]) => Math.hypot(re, im)));
+      let fate = `${rate.toFixed(3)}: one hundredth after ${Math.ceil(Math.log(0.01) / Math.log(rate))} steps`;
+      if (rate > 1) fate = `${rate.toFixed(3)}: flies out`;
+      if (Math.abs(rate - 1) < 1e-9) fate = "1.000: never arrives";
+      root.querySelector(".nnopt-readout").textContent = `largest root ${fate}`;
+      return [...paths.flat(), ...roots.flat(2)];
+    });
+  });
+
   // Lanczos's approximation of log Γ
   function logGamma(z) {
     const c = [76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155,

@@ -11,6 +11,7 @@ from .evaluate import check_optimism as check_optimism
 from .fit import TrainingRun as TrainingRun
 from .fit import check_resume as check_resume
 from .losses import check_loss_test as check_loss_test
+from .momentum import check_momentum_choice as check_momentum_choice
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_loader_test",
     "check_loss_test",
     "check_mac_counter",
+    "check_momentum_choice",
     "check_optimism",
     "check_resume",
     "check_split",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_integer, require_non_empty, require_positive, require_same_shape
+from nnopt.checks import require_fraction, require_integer, require_non_empty, require_positive, require_same_shape
 
 __all__ = ["gradient_step", "largest_curvature", "stability_limit"]
 
@@ -41,26 +41,32 @@ def gradient_step(parameter: Tensor, gradient: Tensor, *, lr: float | Tensor) ->
     return parameter - lr * gradient
 
 
-def stability_limit(curvature: float) -> float:
+def stability_limit(curvature: float, *, momentum: float = 0.0, nesterov: bool = False) -> float:
     r"""Return the learning rate beyond which gradient descent diverges on a quadratic.
 
-    .. math:: \eta_{\max} = \frac{2}{\lambda_{\max}}
+    .. math::
+        \eta_{\max} = \frac{2\,(1 + \beta)}{\lambda_{\max}}
+        \quad\text{or, Nesterov,}\quad \frac{2\,(1 + \beta)}{(1 + 2\beta)\,\lambda_{\max}}
 
     Args:
         curvature: largest eigenvalue of the Hessian, above 0.
+        momentum: β, in [0, 1); 0 is plain descent, with the limit 2/λmax.
+        nesterov: of Nesterov's variant.
 
     Returns:
         The limit itself; at it, the steepest coordinate jumps from side to side for ever.
 
     Raises:
-        ValueError: ``curvature`` is not above 0.
+        ValueError: ``curvature`` is not above 0, or ``momentum`` is not in [0, 1).
 
     Example:
-        >>> stability_limit(4.0)
-        0.5
+        >>> stability_limit(4.0), stability_limit(4.0, momentum=0.5)
+        (0.5, 0.75)
     """
     require_positive("curvature", curvature)
-    return 2.0 / float(curvature)
+    require_fraction("momentum", momentum, open_end=True)
+    looking_ahead = 1 + 2 * float(momentum) if nesterov else 1.0
+    return 2.0 * (1 + float(momentum)) / (looking_ahead * float(curvature))
 
 
 def largest_curvature(

@@ -4,6 +4,7 @@ from ._figure import Figure as Figure
 from .curves import curves as curves
 from .histograms import histograms as histograms
 from .interactive import rolling_point as rolling_point
+from .interactive import valley_and_roots as valley_and_roots
 from .interactive import will_it_hold as will_it_hold
 from .intervals import bars as bars
 from .intervals import intervals as intervals
@@ -19,5 +20,6 @@ __all__ = [
     "paired",
     "rolling_point",
     "trajectories",
+    "valley_and_roots",
     "will_it_hold",
 ]

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from nnopt.checks import require_integer, require_non_negative, require_positive
+from nnopt.checks import require_fraction, require_integer, require_non_negative, require_positive
 
 from ._figure import Figure
 
-__all__ = ["rolling_point", "will_it_hold"]
+__all__ = ["rolling_point", "valley_and_roots", "will_it_hold"]
 
 _WIDTH, _HEIGHT = 640, 300
 _TEXT = 'font-family="var(--nnopt-font, sans-serif)" font-size="14" fill="var(--nnopt-ink, currentColor)"'
@@ -123,6 +123,118 @@ def _rolling_text(lr: float, curvature: float) -> str:
     else:
         fate = "slides in" if factor >= 0 else "jumps in"
     return f"1 − ηλ = {factor:.2f}: {fate}".replace("-", "−")
+
+
+def valley_and_roots(
+    *,
+    condition: float,
+    lr: float,
+    momentum: float,
+    alt: str,
+    num_steps: int = 60,
+    caption: str = "",
+) -> Figure:
+    r"""Draw the heavy ball in a valley beside the roots that decide its fate, with sliders for both settings.
+
+    .. math::
+        b_{t+1} = \beta b_t + \lambda x_t, \qquad x_{t+1} = x_t - \eta b_{t+1}, \qquad
+        r^2 - (1 + \beta - \eta\lambda)\, r + \beta = 0
+
+    along the valley with λ = 1/``condition`` and across it with λ = 1.
+
+    Args:
+        condition: ratio of the curvatures across and along the valley, above 1.
+        lr: η of the drawing and first position of its slider, in [0, 4].
+        momentum: β of the drawing and first position of its slider, in [0, 1).
+        alt: what the figure shows; at least four words.
+        num_steps: steps of the path, at least 1.
+        caption: one sentence that answers the figure's question.
+
+    Returns:
+        The figure; ``data-nnopt-values`` holds the T + 1 positions along the valley, those across it, and
+        real and imaginary part of the two roots along and of the two across.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    require_positive("condition - 1", condition - 1)
+    require_non_negative("lr", lr)
+    if lr > 4:
+        raise ValueError(f"lr must be <= 4, got {lr!r}")
+    require_fraction("momentum", momentum, open_end=True)
+    require_integer("num_steps", num_steps, minimum=1)
+    curvatures, start = (1 / condition, 1.0), (-1.0, 0.25)
+    paths = [_heavy_ball(lr, momentum, *pair, num_steps) for pair in zip(curvatures, start)]
+    roots = [_roots(lr * curvature, momentum) for curvature in curvatures]
+    rate = max(math.hypot(*root) for pair in roots for root in pair)
+    axis = 'stroke="var(--nnopt-ink, currentColor)" fill="none" opacity="0.5"'
+    levels = "".join(
+        f'<ellipse cx="160" cy="130" rx="{140 * size:g}" ry="{140 * size / math.sqrt(condition):.1f}" {axis}/>'
+        for size in (0.25, 0.5, 0.75, 1.0)
+    )
+    inside: list[str] = []
+    for along, across in zip(*paths):
+        if abs(along) > 1.1 or abs(across) > 0.85:
+            break
+        inside.append(f"{160 + 140 * along:.1f},{130 - 140 * across:.1f}")
+    body = (
+        f'{levels}<polyline class="nnopt-path" points="{" ".join(inside)}" fill="none" '
+        f'stroke="var(--nnopt-c2, #009e73)" stroke-width="1.6"/>'
+        f'<circle cx="160" cy="130" r="3.5" fill="var(--nnopt-ink, currentColor)"/>'
+        f'<circle cx="480" cy="130" r="110" stroke-width="1.5" {axis}/>'
+        f'<line x1="350" x2="610" y1="130" y2="130" {axis}/><line x1="480" x2="480" y1="8" y2="252" {axis}/>'
+        f'<circle class="nnopt-floor" cx="480" cy="130" r="{110 * math.sqrt(momentum):.1f}" '
+        f'stroke-dasharray="5 4" {axis}/>'
+        f'<g class="nnopt-roots">{_root_marks(roots)}</g>'
+        f'<text class="nnopt-readout" x="20" y="284" {_TEXT}>{_valley_text(rate)}</text>'
+        f'<text x="620" y="284" text-anchor="end" {_TEXT}>roots: ● along, ■ across</text>'
+    )
+    values = [*paths[0], *paths[1], *(part for pair in roots for root in pair for part in root)]
+    settings = {"curvatures": curvatures, "start": start, "num_steps": num_steps}
+    sliders = _slider("lr", "learning rate η", 0, 4, 0.02, lr) + _slider(
+        "momentum", "momentum β", 0, 0.99, 0.01, momentum
+    )
+    return _figure("valley-and-roots", settings, values, sliders, body, alt, caption)
+
+
+def _heavy_ball(lr: float, momentum: float, curvature: float, start: float, num_steps: int) -> list[float]:
+    positions, buffer = [start], 0.0
+    for _ in range(num_steps):
+        buffer = momentum * buffer + curvature * positions[-1]
+        positions.append(positions[-1] - lr * buffer)
+    return positions
+
+
+def _roots(scaled: float, momentum: float) -> list[tuple[float, float]]:
+    """Return real and imaginary part of both roots of r² − (1 + β − ηλ) r + β."""
+    total = 1 + momentum - scaled
+    discriminant = total * total - 4 * momentum
+    half = math.sqrt(abs(discriminant)) / 2
+    if discriminant < 0:
+        return [(total / 2, half), (total / 2, -half)]
+    return [(total / 2 + half, 0.0), (total / 2 - half, 0.0)]
+
+
+def _root_marks(roots: list[list[tuple[float, float]]]) -> str:
+    def place(root: tuple[float, float]) -> tuple[float, float]:
+        return 480 + 110 * min(max(root[0], -1.3), 1.3), 130 - 110 * root[1]
+
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="var(--nnopt-c0, #0072b2)"/>' for x, y in map(place, roots[0])
+    )
+    squares = "".join(
+        f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="var(--nnopt-c1, #d55e00)"/>'
+        for x, y in map(place, roots[1])
+    )
+    return dots + squares
+
+
+def _valley_text(rate: float) -> str:
+    if abs(rate - 1) < 1e-9:
+        return "largest root 1.000: never arrives"
+    if rate > 1:
+        return f"largest root {rate:.3f}: flies out"
+    return f"largest root {rate:.3f}: one hundredth after {math.ceil(math.log(0.01) / math.log(rate))} steps"
 
 
 def will_it_hold(

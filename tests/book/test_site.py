@@ -1,6 +1,7 @@
 """The built site, opened from disk in Chromium without a network: what a reader on a plane would see."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -10,6 +11,7 @@ from chapters import ROOT, chapters
 from playwright.sync_api import Browser, Page
 
 from nnopt import plots
+from nnopt.plots import interactive
 
 from .browser import CONTRAST, OVERFLOW, SILENT, SITE, Visit, browser, current_site, offline_page, visit
 
@@ -109,7 +111,9 @@ def test_the_header_box_says_what_the_run_said(chromium: Browser) -> None:
 
 def test_every_slider_moves_its_figure(chromium: Browser, visits: dict[str, Visit]) -> None:
     pages = [name for name, seen in visits.items() if seen.sliders]
-    moving = {f"{c.docname}.html" for c in chapters() if "rolling_point(" in c.text or "will_it_hold(" in c.text}
+    moving = {
+        f"{c.docname}.html" for c in chapters() if any(f"plots.{name}(" in c.text for name in interactive.__all__)
+    }
     assert set(pages) == moving
     with offline_page(chromium) as (page, events):
         for name in pages:
@@ -194,6 +198,34 @@ def test_the_rolling_point_of_the_script_is_that_of_python(chromium: Browser, tm
         assert (page.locator(".nnopt-readout").text_content() or "?") in html_of(expected)
         drawn = page.locator(".nnopt-path").get_attribute("points") or ""
         assert points(drawn) == pytest.approx(points(html_of(expected).split('nnopt-path" points="')[1]), abs=0.11)
+        assert events == []
+
+
+@pytest.mark.parametrize(
+    ("lr", "momentum"), [(0.0, 0.0), (1.0, 0.5), (1.5, 0.42), (1.9, 0.0), (2.0, 0.0), (3.9, 0.9), (4.0, 0.99)]
+)
+def test_the_valley_and_the_roots_of_the_script_are_those_of_python(
+    chromium: Browser, tmp_path: Path, lr: float, momentum: float
+) -> None:
+    def figure(lr: float, momentum: float) -> plots.Figure:
+        return plots.valley_and_roots(condition=20.0, lr=lr, momentum=momentum, alt="a path and four roots")
+
+    with offline_page(chromium) as (page, events):
+        page.goto(bare_page(tmp_path, figure(1.2, 0.3)))
+        for name, value in (("lr", lr), ("momentum", momentum)):
+            page.locator(f"input[name={name}]").evaluate(MOVE, str(value))
+        expected = figure(lr, momentum)
+        assert shown(page) == pytest.approx(values_of(expected), rel=1e-9, abs=1e-12)
+        assert (page.locator(".nnopt-readout").text_content() or "?") in html_of(expected)
+        drawn = page.locator(".nnopt-path").get_attribute("points") or ""
+        assert points(drawn) == pytest.approx(points(html_of(expected).split('nnopt-path" points="')[1]), abs=0.11)
+        marks = html_of(expected).split('class="nnopt-roots">')[1].split("</g>")[0]
+        for mark, ends in (("circle", ("cx", "cy")), ("rect", ("x", "y"))):
+            found = re.findall(rf'<{mark} {ends[0]}="(\S+)" {ends[1]}="(\S+)"', marks)
+            placed = [[m.get_attribute(end) or "" for end in ends] for m in page.locator(f".nnopt-roots {mark}").all()]
+            assert len(placed) == len(found) == 2
+            for here, there in zip(placed, found, strict=True):
+                assert [float(n) for n in here] == pytest.approx([float(n) for n in there], abs=0.11)
         assert events == []
 
 
