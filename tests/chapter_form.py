@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from chapters import Cell, Chapter
+from guide import guide_faults
 
 ELEMENTS_BY_TAG = ("failure", "parity", "claim", "cost", "limit")
 BLOCKS_BY_CLASS = ("predict", "practice")
@@ -111,6 +112,7 @@ def header(form: Form) -> Iterator[str]:
         yield "no header box (nnopt-header)"
     elif not re.search(r"You will", form.text) or not re.search(r"You need", form.text):
         yield "the header box must say 'You will' and 'You need'"
+    yield from guide_faults(form.chapter)
     for element, reason in form.without.items():
         if len(str(reason).split()) < 4:
             yield f"the reason why {element} does not apply is too short"

@@ -53,7 +53,7 @@ class Chapter:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The mapping ``nnopt:`` of the front matter: ``alone``, ``extra``."""
+        """The mapping ``nnopt:`` of the front matter: ``alone``, ``extra``, ``without``, ``guide``."""
         return dict(self.notebook.metadata.get("nnopt", {}))
 
     @property

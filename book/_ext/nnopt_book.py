@@ -13,6 +13,7 @@ from docutils import nodes
 from execute import check_import, execute, summary
 from export import export, repository
 from given import given_role
+from guide import GuideDirective, GuidePlace, fill_guide
 from header import HeaderDirective, RunFacts, fill_headers
 from landing import MeasuredPlace, MeasuredRole, StatusDirective, StatusPlace, fill_landing
 from sphinx.application import Sphinx
@@ -119,12 +120,14 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("given", given_role)
     app.add_node(MeasuredPlace)
     app.add_node(StatusPlace)
+    app.add_node(GuidePlace)
     app.add_role("measured", MeasuredRole())
     app.add_directive("nnopt-status", StatusDirective)
     app.add_directive("nnopt-header", HeaderDirective)
     app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)
     app.add_directive("nnopt-forest", ForestDirective)
+    app.add_directive("nnopt-guide", GuideDirective)
     app.connect("config-inited", prepare)
     app.connect("builder-inited", remember_commit)
     app.connect("doctree-read", note_outputs)
@@ -135,6 +138,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", fill_headers)
     app.connect("doctree-resolved", fill_claims)
     app.connect("doctree-resolved", fill_landing)
+    app.connect("doctree-resolved", fill_guide)
     # after the theme's own buttons, which it adds at 501
     app.connect("html-page-context", add_buttons, priority=502)
     app.connect("build-finished", finish_site)
