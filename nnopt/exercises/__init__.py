@@ -11,6 +11,7 @@ from .evaluate import check_optimism as check_optimism
 from .fit import TrainingRun as TrainingRun
 from .fit import check_resume as check_resume
 from .losses import check_loss_test as check_loss_test
+from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
@@ -21,6 +22,7 @@ __all__ = [
     "Verdict",
     "check_comparison",
     "check_decision_rule",
+    "check_global_masks",
     "check_loader_test",
     "check_loss_test",
     "check_mac_counter",
