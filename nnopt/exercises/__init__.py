@@ -1,6 +1,8 @@
 """Checkers for the reader's own code: each answers in one sentence."""
 
 from ._verdict import Verdict as Verdict
+from .affine import Quantizer as Quantizer
+from .affine import check_quantizer_test as check_quantizer_test
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
@@ -18,6 +20,7 @@ from .timing import check_comparison as check_comparison
 
 __all__ = [
     "Loader",
+    "Quantizer",
     "TrainingRun",
     "Verdict",
     "check_comparison",
@@ -28,6 +31,7 @@ __all__ = [
     "check_mac_counter",
     "check_momentum_choice",
     "check_optimism",
+    "check_quantizer_test",
     "check_resume",
     "check_split",
     "check_stability_edge",
