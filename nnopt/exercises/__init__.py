@@ -5,6 +5,7 @@ from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
 from .cost import check_mac_counter as check_mac_counter
+from .data_parallel import check_averaging as check_averaging
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 from .evaluate import check_optimism as check_optimism
@@ -18,6 +19,7 @@ __all__ = [
     "Loader",
     "TrainingRun",
     "Verdict",
+    "check_averaging",
     "check_comparison",
     "check_decision_rule",
     "check_loader_test",
