@@ -1,4 +1,7 @@
-"""Data parallelism: every process has the whole model and a part of the batch. Chapter: ``distributed/data_parallel``."""
+"""Data parallelism: every process has the whole model and a part of the batch.
+
+Chapter: ``distributed/data_parallel``.
+"""
 
 import copy
 import itertools
@@ -11,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnopt.checks import require_integer, require_non_empty, require_positive, require_same_shape
 from nnopt.measurement import Comparison, compare
-from nnopt.types import Batch, LossFn
+from nnopt.types import Batch, DeviceLike, LossFn
 
 __all__ = [
     "average_gradients",
@@ -58,9 +61,7 @@ def combine_gradients(gradients: Sequence[Tensor], num_rows: Sequence[int]) -> T
     return torch.stack(shares).sum(dim=0)
 
 
-def average_gradients(
-    parameters: Iterable[Tensor], *, num_rows: int, group: dist.ProcessGroup | None = None
-) -> None:
+def average_gradients(parameters: Iterable[Tensor], *, num_rows: int, group: dist.ProcessGroup | None = None) -> None:
     r"""Replace each ``grad`` by that of the mean over the rows of all ranks, in place.
 
     Between ``loss.backward()`` and ``optimizer.step()``, in every rank. One collective for the counts and one for
@@ -207,6 +208,7 @@ def compare_step_times(
     targets: Tensor,
     num_steps: int = 10,
     num_blocks: int = 12,
+    device: DeviceLike = "cpu",
 ) -> Comparison:
     """Compare a training step in one process with the same step shared by all processes of the group.
 
@@ -215,12 +217,13 @@ def compare_step_times(
     :func:`nnopt.measurement.timing.compare`.
 
     Args:
-        model: on the device of this rank; copies of it are trained.
+        model: copies of it are trained.
         loss_fn: (predictions, targets) -> mean over the batch.
         inputs: (B, ...) the whole batch, at least one row per rank.
         targets: (B, ...).
         num_steps: steps between two looks at the clock; telling the others costs a small message.
         num_blocks: at least 6.
+        device: of the models and the batch; ``cuda`` is the current one of each rank.
 
     Returns:
         The same in every rank; ratios of ``"p processes"`` to the baseline ``"1 process"``, with the control.
@@ -233,8 +236,9 @@ def compare_step_times(
     require_integer("num_blocks", num_blocks, minimum=6)
     if len(inputs) < world_size:
         raise ValueError(f"inputs must have a row for each of {world_size} ranks, got {len(inputs)}")
-    device = next(model.parameters()).device
-    alone, replica = copy.deepcopy(model), DistributedDataParallel(copy.deepcopy(model))
+    inputs, targets = inputs.to(device), targets.to(device)
+    alone = copy.deepcopy(model).to(device)
+    replica = DistributedDataParallel(copy.deepcopy(alone))
     part = inputs.tensor_split(world_size)[rank], targets.tensor_split(world_size)[rank]
 
     def steps(network: nn.Module, batch: Batch) -> None:

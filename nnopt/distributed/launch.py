@@ -3,6 +3,7 @@
 First used in the chapter ``distributed/data_parallel``.
 """
 
+import contextlib
 import faulthandler
 import io
 import multiprocessing
@@ -81,7 +82,7 @@ def launch(
             process finds it by its name.
         num_processes: p, ranks 0 … p − 1.
         args: the same for all, copied to each process by pickle.
-        deadline_s: seconds after which everything is ended, the start included.
+        deadline_s: seconds after which everything is ended, counted from when all processes exist.
         device: ``cpu`` talks over gloo. ``cuda`` gives rank r the current device r and talks over NCCL; with
             fewer devices than processes the ranks share them and talk over gloo.
         num_threads: of torch in each process.
@@ -125,7 +126,6 @@ def launch(
             on_cuda=torch.device(device).type == "cuda",
             num_threads=num_threads,
             deadline_s=float(deadline_s),
-            end=time.monotonic() + deadline_s,
             environment=dict(os.environ),
             search_path=[entry or os.getcwd() for entry in sys.path],
         )
@@ -134,7 +134,10 @@ def launch(
             context = _context()
             for number in range(num_processes):
                 ranks.append(_start(context, job, number))
-            return [pickle.loads(content) for content in _results(ranks, job)]
+            end = time.monotonic() + deadline_s
+            for rank in ranks:
+                rank.tell(end)
+            return [pickle.loads(content) for content in _results(ranks, job, end)]
         finally:
             for rank in ranks:
                 rank.end()
@@ -151,7 +154,6 @@ class _Job:
     on_cuda: bool
     num_threads: int
     deadline_s: float
-    end: float
     environment: dict[str, str]
     search_path: list[str]
 
@@ -175,14 +177,19 @@ class _Rank:
 
     number: int
     process: BaseProcess
-    receiver: "connection.Connection[Any, Any]"
+    channel: "connection.Connection[Any, Any]"
     report: _Report | None = None
+
+    def tell(self, end: float) -> None:
+        """Let the rank begin: the first process of all waits for its server, which may take long."""
+        with contextlib.suppress(OSError):  # it is dead already, as its report will say
+            self.channel.send(end)
 
     def read(self) -> None:
         """Take the report of a rank that has sent one or has ended."""
         try:
-            if self.receiver.poll():
-                self.report = pickle.loads(self.receiver.recv_bytes())
+            if self.channel.poll():
+                self.report = pickle.loads(self.channel.recv_bytes())
                 return
         except (EOFError, OSError):  # it died before or while it sent
             pass
@@ -198,25 +205,25 @@ class _Rank:
         self.process.kill()
         self.process.join()
         self.process.close()
-        self.receiver.close()
+        self.channel.close()
 
 
 def _start(context: ForkServerContext | SpawnContext, job: _Job, number: int) -> _Rank:
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run_rank, args=(job, number, sender), name=f"rank {number}")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run_rank, args=(job, number, theirs), name=f"rank {number}")
     process.start()
-    sender.close()  # ours: the end of the process shall be the end of the pipe
-    return _Rank(number, process, receiver)
+    theirs.close()  # our copy: the end of the process shall be the end of the channel
+    return _Rank(number, process, ours)
 
 
-def _results(ranks: list[_Rank], job: _Job) -> list[bytes]:
+def _results(ranks: list[_Rank], job: _Job, end: float) -> list[bytes]:
     """Wait for all ranks, or for the first failure and its consequences, or for the deadline."""
-    limit = job.end + _GRACE_S
+    limit = end + _GRACE_S
     while waiting := [rank for rank in ranks if rank.report is None]:
         left = limit - time.monotonic()
         if left <= 0:
             break
-        by_handle: dict[Any, _Rank] = {rank.receiver: rank for rank in waiting}
+        by_handle: dict[Any, _Rank] = {rank.channel: rank for rank in waiting}
         by_handle.update({rank.process.sentinel: rank for rank in waiting})
         for rank in {id(r): r for r in map(by_handle.__getitem__, connection.wait(list(by_handle), left))}.values():
             rank.read()
@@ -228,7 +235,7 @@ def _results(ranks: list[_Rank], job: _Job) -> list[bytes]:
     failed = {
         number: report
         for number, report in reports.items()
-        if report.error and report.when < job.end and not places[number]
+        if report.error and report.when < end and not places[number]
     }
     if failed:
         _raise_first(failed)
@@ -263,24 +270,24 @@ def _place(job: _Job, rank: int) -> str:
     return text.strip().split("\n\n")[-1]
 
 
-def _run_rank(job: _Job, rank: int, sender: "connection.Connection[Any, Any]") -> None:
+def _run_rank(job: _Job, rank: int, channel: "connection.Connection[Any, Any]") -> None:
     """Do the work of one rank in its process, and report."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal: the caller decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        result = pickle.dumps(_work(job, rank))
+        result = pickle.dumps(_work(job, rank, end=channel.recv()))
     except BaseException:
-        sender.send_bytes(pickle.dumps(_Report(time.monotonic(), error=traceback.format_exc())))
+        channel.send_bytes(pickle.dumps(_Report(time.monotonic(), error=traceback.format_exc())))
         # without closing the group, which could wait for the others
         os._exit(1)
     faulthandler.cancel_dump_traceback_later()
-    sender.send_bytes(pickle.dumps(_Report(time.monotonic(), result=result)))
+    channel.send_bytes(pickle.dumps(_Report(time.monotonic(), result=result)))
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _work(job: _Job, rank: int) -> object:
+def _work(job: _Job, rank: int, *, end: float) -> object:
     os.environ.clear()
     os.environ.update(job.environment)
     for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", job.num_processes)):
@@ -289,14 +296,14 @@ def _work(job: _Job, rank: int) -> object:
     sys.path[:] = job.search_path
     # a real file: the watchdog writes without Python, also while a collective hangs in C++
     place = open(job.place_file(rank), "w", encoding="utf-8")  # noqa: SIM115
-    faulthandler.dump_traceback_later(max(job.end - time.monotonic(), 1e-3), exit=True, file=place)
+    faulthandler.dump_traceback_later(max(end - time.monotonic(), 1e-3), exit=True, file=place)
     torch.set_num_threads(job.num_threads)
-    dist.set_debug_level_from_env()
+    dist.set_debug_level_from_env()  # type: ignore[attr-defined]
     if job.on_cuda:
         torch.cuda.set_device(rank % torch.cuda.device_count())
     dist.init_process_group(
         job.backend,
-        store=dist.FileStore(str(Path(job.folder, "store")), job.num_processes),
+        store=dist.FileStore(str(Path(job.folder, "store")), job.num_processes),  # type: ignore[attr-defined]
         rank=rank,
         world_size=job.num_processes,
         # longer than the deadline, so that the rank that hangs is named and not the one that waits for it

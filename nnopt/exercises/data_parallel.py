@@ -40,7 +40,7 @@ def check_averaging(candidate: Callable[[Tensor, int], Tensor]) -> Verdict:
         for rank, (answer, right, kept) in enumerate((first, second)):
             if not kept:
                 return Verdict(False, "Your function changes the gradient that it is given.")
-            if not answer == right:  # NaN is wrong too
+            if answer != right:  # NaN is wrong too
                 where = f"With parts of {parts[0]} and {parts[1]} rows"
                 return Verdict(False, f"{where} rank {rank} gets {answer:.4g}, and the whole batch gives {right:.4g}.")
     return Verdict(True, "Your average is the gradient of the whole batch, however uneven the parts are.")

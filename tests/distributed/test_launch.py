@@ -91,7 +91,7 @@ def test_after_the_deadline_each_rank_is_named_with_the_place_where_it_stood() -
 
 
 def test_a_deadline_too_short_for_the_start_is_an_error_too() -> None:
-    with nothing_left(), pytest.raises(TimeoutError, match="worker must end within 0.001 s, but rank 0 did not"):
+    with nothing_left(), pytest.raises(TimeoutError, match=r"worker must end within 0\.001 s, but rank 0 did not"):
         launch(workers.exit_early, 1, deadline_s=0.001)
 
 

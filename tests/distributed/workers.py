@@ -162,7 +162,11 @@ def special_cases() -> dict[str, Any]:
     return {
         "a rank without rows": weight.grad.tolist(),
         "a gradient of None counts as zero": [] if missing.grad is None else missing.grad.tolist(),
-        "two dtypes": [[str(grads[0].dtype), first], [str(grads[1].dtype), float(grads[1])], [str(grads[2].dtype), before]],
+        "two dtypes": [
+            [str(grads[0].dtype), first],
+            [str(grads[1].dtype), float(grads[1])],
+            [str(grads[2].dtype), before],
+        ],
         "the gradient is its own memory": float(grads[2]) == before,
         "spread of equal replicas": replica_spread([torch.arange(3.0), torch.ones(2, 2).half()]),
         "spread of one buffer": replica_spread([torch.ones(2), torch.tensor(3 * rank)]),
