@@ -13,6 +13,7 @@ _ROOMS = (
     "distributed",
     "exercises",
     "measurement",
+    "merging",
     "models",
     "optimizers",
     "plots",

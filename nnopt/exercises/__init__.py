@@ -12,6 +12,7 @@ from .evaluate import check_optimism as check_optimism
 from .fit import TrainingRun as TrainingRun
 from .fit import check_resume as check_resume
 from .losses import check_loss_test as check_loss_test
+from .neurons import check_repair as check_repair
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_loss_test",
     "check_mac_counter",
     "check_optimism",
+    "check_repair",
     "check_resume",
     "check_split",
     "check_stability_edge",
