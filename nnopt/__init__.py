@@ -10,8 +10,10 @@ from ._version import __version__ as __version__
 
 _ROOMS = (
     "data",
+    "distributed",
     "exercises",
     "measurement",
+    "merging",
     "models",
     "optimizers",
     "plots",

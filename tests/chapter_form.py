@@ -203,6 +203,7 @@ def flow(form: Form) -> str:
 
 
 def code(form: Form) -> Iterator[str]:
+    allowed = ALLOWED_IMPORTS | {cell.file.removesuffix(".py") for cell in form.cells if cell.file}
     for cell in form.cells:
         place = f"line {cell.line}"
         if GLOBAL_SEEDS.search(cell.source):
@@ -218,7 +219,7 @@ def code(form: Form) -> Iterator[str]:
                 else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             )  # fmt: skip
             for name in names:
-                if name.split(".")[0] not in ALLOWED_IMPORTS:
+                if name.split(".")[0] not in allowed:
                     yield f"{place}: imports {name}"
             if isinstance(node, ast.FunctionDef) and "solution" not in cell.tags and not HIDING & set(cell.tags):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -183,3 +183,11 @@ def test_too_many_cells_are_counted(tmp_path: Path) -> None:
         "visible code cells" in f
         for f in faults_of_text(tmp_path, GOOD.replace("## Exercises", extra + "\n## Exercises"))
     )
+
+
+def test_a_module_that_the_chapter_writes_may_be_imported(tmp_path: Path) -> None:
+    cell = "```{code-cell} ipython3\n%%writefile own.py\nvalue = 1\n```\n\n```{code-cell} ipython3\nimport own\n```\n"
+    text = GOOD.replace("## Exercises", cell + "\n## Exercises")
+    assert faults_of_text(tmp_path / "a", text) == []
+    faults = faults_of_text(tmp_path / "b", text.replace("%%writefile own.py\n", ""))
+    assert any("imports own" in fault for fault in faults)

@@ -1,6 +1,7 @@
 """The book's pages as the other tools see them: which there are, their cells, tags and lines."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,12 @@ class Cell:
     line: int
     source: str
     tags: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """Name of the module that the cell writes with ``%%writefile``, empty for all other cells."""
+        match = re.match(r"%%writefile (?:-a )?(\w+\.py)\n", self.source)
+        return match[1] if match else ""
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,28 @@ def select(wanted: list[str], root: Path = ROOT) -> list[Chapter]:
 
 
 def write_code(folder: Path, root: Path = ROOT) -> list[Path]:
-    """Write each chapter's code at its Markdown line numbers, so that linters report the right lines."""
+    """Write each chapter's code, and the modules that it writes itself, at its Markdown line numbers.
+
+    So linters report the right lines.
+
+    Raises:
+        ValueError: two chapters write modules of one name.
+    """
     paths = []
     for chapter in chapters(root):
-        lines = [""] * len(chapter.text.splitlines())
+        empty = [""] * len(chapter.text.splitlines())
+        files = {f"{chapter.name}.py": list(empty)}
         for cell in chapter.code_cells:
+            # a module that a cell writes is imported by the chapter: beside all others, under its own name
+            lines = files.setdefault(cell.file or f"{chapter.name}.py", list(empty))
             for offset, line in enumerate(cell.source.splitlines()):
                 # a magic is not Python
                 lines[cell.line - 1 + offset] = "" if line.startswith(("%", "!")) else line
-        path = folder / f"{chapter.name}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines).rstrip() + os.linesep, encoding="utf-8", newline="")
-        paths.append(path)
+        for name, lines in files.items():
+            path = folder / name
+            if path in paths:
+                raise ValueError(f"{chapter.name} writes {name}, as another chapter does: call it otherwise")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(lines).rstrip() + os.linesep, encoding="utf-8", newline="")
+            paths.append(path)
     return paths

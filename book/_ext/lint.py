@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chapters import ROOT, write_code
+from chapters import ROOT, chapters, write_code
 
 __all__ = ["lint_chapters", "main"]
 
@@ -66,6 +66,9 @@ def lint_chapters(root: Path = ROOT, *, types: bool = True) -> tuple[int, str]:
         status, report = status or type_status, report + type_report
     # name the file that has to be mended
     report = report.replace(str(Path("_build", "code")) + os.sep, "book" + os.sep)
+    for chapter in chapters(root):
+        for name in {cell.file for cell in chapter.code_cells if cell.file}:
+            report = report.replace(f"book/{name}:", f"{chapter.docname}.md:")
     return status, re.sub(r"(book/[\w/]+)\.py:", r"\1.md:", report)
 
 

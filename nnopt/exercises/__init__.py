@@ -7,6 +7,7 @@ from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
 from .cost import check_mac_counter as check_mac_counter
+from .data_parallel import check_averaging as check_averaging
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
 from .evaluate import check_optimism as check_optimism
@@ -15,6 +16,7 @@ from .fit import check_resume as check_resume
 from .losses import check_loss_test as check_loss_test
 from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
+from .neurons import check_repair as check_repair
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -23,6 +25,7 @@ __all__ = [
     "Quantizer",
     "TrainingRun",
     "Verdict",
+    "check_averaging",
     "check_comparison",
     "check_decision_rule",
     "check_global_masks",
@@ -32,6 +35,7 @@ __all__ = [
     "check_momentum_choice",
     "check_optimism",
     "check_quantizer_test",
+    "check_repair",
     "check_resume",
     "check_split",
     "check_stability_edge",
