@@ -15,6 +15,7 @@ _ROOMS = (
     "models",
     "optimizers",
     "plots",
+    "regularization",
     "training",
 )
 

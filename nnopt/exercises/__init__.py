@@ -7,6 +7,8 @@ from .claims import check_decision_rule as check_decision_rule
 from .cost import check_mac_counter as check_mac_counter
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .dropout import DropoutFunction as DropoutFunction
+from .dropout import check_dropout as check_dropout
 from .evaluate import check_optimism as check_optimism
 from .fit import TrainingRun as TrainingRun
 from .fit import check_resume as check_resume
@@ -15,11 +17,13 @@ from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
 __all__ = [
+    "DropoutFunction",
     "Loader",
     "TrainingRun",
     "Verdict",
     "check_comparison",
     "check_decision_rule",
+    "check_dropout",
     "check_loader_test",
     "check_loss_test",
     "check_mac_counter",
