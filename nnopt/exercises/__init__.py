@@ -1,6 +1,8 @@
 """Checkers for the reader's own code: each answers in one sentence."""
 
 from ._verdict import Verdict as Verdict
+from .augmentation import ShiftFunction as ShiftFunction
+from .augmentation import check_random_shift as check_random_shift
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
@@ -19,6 +21,7 @@ from .timing import check_comparison as check_comparison
 __all__ = [
     "DropoutFunction",
     "Loader",
+    "ShiftFunction",
     "TrainingRun",
     "Verdict",
     "check_comparison",
@@ -28,6 +31,7 @@ __all__ = [
     "check_loss_test",
     "check_mac_counter",
     "check_optimism",
+    "check_random_shift",
     "check_resume",
     "check_split",
     "check_stability_edge",
