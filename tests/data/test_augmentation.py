@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -297,8 +298,13 @@ def test_a_sweep_gives_every_copy_draws_of_its_own(name: str) -> None:
 def test_bad_arguments_are_refused_by_name() -> None:
     images = images_of(3, 1, 4, 4)
     angles, shifts, scales, shears = identity(3)
-    for call in (lambda x: random_affine(x), lambda x: random_flip(x), lambda x: random_erase(x),
-                 lambda x: warp(x, affine_matrices(*identity(3)))):  # fmt: skip
+    calls: list[Callable[[Any], Tensor]] = [
+        random_affine,
+        random_flip,
+        random_erase,
+        lambda x: warp(x, affine_matrices(*identity(3))),
+    ]
+    for call in calls:
         with pytest.raises(ValueError, match=r"images must be \(N, C, H, W\), got shape \(3, 4\)"):
             call(torch.ones(3, 4))
         with pytest.raises(TypeError, match=r"images must be floating point, got torch\.uint8"):
@@ -339,10 +345,14 @@ def test_bad_arguments_are_refused_by_name() -> None:
         erase(images, torch.zeros(3, 4, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"boxes must be \(3, 4\), got \(3, 3\)"):
         erase(images, torch.zeros(3, 3, dtype=torch.int64))
-    for call in (lambda p: random_flip(images, probability=p), lambda p: random_erase(images, probability=p)):
+    chances: list[Callable[[float], Tensor]] = [
+        lambda p: random_flip(images, probability=p),
+        lambda p: random_erase(images, probability=p),
+    ]
+    for chance in chances:
         for value in (-0.1, 1.1, math.nan):
             with pytest.raises(ValueError, match=r"probability must be in \[0, 1\], got"):
-                call(value)
+                chance(value)
     with pytest.raises(ValueError, match=r"area must be in \[0, 1\], got 1\.5"):
         random_erase(images, area=(0.1, 1.5))
     with pytest.raises(ValueError, match=r"aspect must be > 0, got 0\.0"):

@@ -344,14 +344,14 @@ def test_bad_arguments_are_refused_by_name() -> None:
         with pytest.raises(TypeError, match=r"inputs must be floating point, got torch\.int64"):
             drop(torch.ones(3, 2, dtype=torch.long), 0.5)
         with pytest.raises(TypeError, match="inputs must be Tensor, got list"):
-            drop([1.0], 0.5)
+            drop([1.0], 0.5)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="generator must be Generator or NoneType, got int"):
-            drop(inputs, 0.5, generator=0)
+            drop(inputs, 0.5, generator=0)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="drop_probability must be a number, got str"):
-            drop(inputs, "half")
+            drop(inputs, "half")  # type: ignore[arg-type]
     for layer in (Dropout, DropPath):
         with pytest.raises(TypeError, match="generator must be Generator or NoneType, got int"):
-            layer(0.5, generator=0)
+            layer(0.5, generator=0)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="drop_probability must be a number, got bool"):
             layer(True)
     with pytest.raises(ValueError, match="inputs must have rows, got a single number"):
