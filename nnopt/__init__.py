@@ -17,6 +17,7 @@ _ROOMS = (
     "models",
     "optimizers",
     "plots",
+    "regularization",
     "training",
 )
 

@@ -3,6 +3,8 @@
 from ._verdict import Verdict as Verdict
 from .affine import Quantizer as Quantizer
 from .affine import check_quantizer_test as check_quantizer_test
+from .augmentation import ShiftFunction as ShiftFunction
+from .augmentation import check_random_shift as check_random_shift
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
@@ -10,6 +12,8 @@ from .cost import check_mac_counter as check_mac_counter
 from .data_parallel import check_averaging as check_averaging
 from .datasets import check_split as check_split
 from .descent import check_stability_edge as check_stability_edge
+from .dropout import DropoutFunction as DropoutFunction
+from .dropout import check_dropout as check_dropout
 from .evaluate import check_optimism as check_optimism
 from .fit import TrainingRun as TrainingRun
 from .fit import check_resume as check_resume
@@ -21,14 +25,17 @@ from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
 __all__ = [
+    "DropoutFunction",
     "Loader",
     "Quantizer",
+    "ShiftFunction",
     "TrainingRun",
     "Verdict",
     "check_averaging",
     "check_comparison",
     "check_decision_rule",
     "check_global_masks",
+    "check_dropout",
     "check_loader_test",
     "check_loss_test",
     "check_mac_counter",
@@ -36,6 +43,7 @@ __all__ = [
     "check_optimism",
     "check_quantizer_test",
     "check_repair",
+    "check_random_shift",
     "check_resume",
     "check_split",
     "check_stability_edge",
