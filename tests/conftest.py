@@ -1,6 +1,7 @@
 """What every test process needs before torch is imported: one thread, and the CPU unless asked otherwise."""
 
 import os
+import signal
 
 for _name, _value in {
     "OMP_NUM_THREADS": "1",
@@ -9,3 +10,7 @@ for _name, _value in {
     "NNOPT_DEVICE": "cpu",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# a shell that starts us in the background lets us ignore Ctrl-C, and every process of a test would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

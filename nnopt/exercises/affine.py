@@ -1,6 +1,7 @@
 """Exercises of the chapter ``quantization/affine``."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from ._verdict import Verdict, judge_test
 
 __all__ = ["Quantizer", "check_quantizer_test"]
 
-Quantizer = Callable[[Tensor, int], Tensor]
+Quantizer: TypeAlias = Callable[[Tensor, int], Tensor]
+"""(values, number of bits) -> the values that come back from their codes."""
 
 
 def check_quantizer_test(candidate: Callable[[Quantizer], object]) -> Verdict:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from nnopt.checks import require_finite, require_integer, require_non_empty, req
 
 __all__ = ["Granularity", "Quantized", "choose_grid", "quantize", "quantize_weights"]
 
-Granularity = Literal["tensor", "channel"] | int
+Granularity: TypeAlias = Literal["tensor", "channel"] | int
+"""Who shares a scale: all values, one index of the first dimension, or that many neighbors."""
+
 _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 1
 
 
