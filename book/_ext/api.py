@@ -2,9 +2,10 @@
 
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVarTuple
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -72,6 +73,8 @@ def resolve_own(
     if node.get("refdomain") != "py" or not target:
         return None
     scope = str(node.get("py:module") or "")
+    if scope.startswith("nnopt") and _is_type_variable(target, scope):
+        return content
     names = [target] if target.startswith("nnopt.") else [f"{scope}.{target}"] if scope.startswith("nnopt") else []
     for name in names:
         value = _find(name)
@@ -97,6 +100,12 @@ def untyped_returns(app: Sphinx, what: str, name: str, value: object, options: A
         if line.strip() in ("Returns:", "Yields:") and lines[index + 1].strip():
             text = lines[index + 1].lstrip()
             lines[index + 1] = lines[index + 1][: -len(text)] + ": " + text
+
+
+def _is_type_variable(name: str, room: str) -> bool:
+    """Tell whether a module of the room has a variable number of types (``*Ts``) under this name."""
+    modules = [module for path, module in list(sys.modules.items()) if path.startswith(f"{room}.")]
+    return any(isinstance(vars(module).get(name), TypeVarTuple) for module in modules)
 
 
 def _find(path: str) -> object | None:

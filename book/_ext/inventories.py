@@ -78,6 +78,8 @@ TORCH = {
         "torch.optim.Optimizer": "optim.html",
         "torch.optim.optimizer.Optimizer": "optim.html",
         "torch.optim.lr_scheduler.LRScheduler": "optim.html",
+        "torch.distributed.ProcessGroup": "distributed.html",
+        "torch.distributed.distributed_c10d.ProcessGroup": "distributed.html",
         "torch.utils.data.DataLoader": "data.html",
         "torch.utils.data.dataloader.DataLoader": "data.html",
         "torch.utils.data.TensorDataset": "data.html",
