@@ -47,7 +47,7 @@ class Quantized:
 
     @property
     def num_bytes(self) -> int:
-        """Count bytes of tight storage, with all bits of all codes, four bytes a scale, one a zero point if there is one."""
+        """Count the bytes of tight storage, with four for each scale and one for each zero point that is needed."""
         per_block = _SCALE_BYTES + (0 if self.symmetric else _ZERO_POINT_BYTES)
         return -(-self.codes.numel() * self.num_bits // 8) + per_block * len(self.scale)
 
