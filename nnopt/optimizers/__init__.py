@@ -1,9 +1,17 @@
-"""Optimizers: each rule as a pure step in the letters of its chapter."""
+"""Optimizers: each rule as a pure step in the letters of its chapter, and classes where torch has none."""
 
+from ._adaptive_variants import adafactor_step as adafactor_step
+from ._adaptive_variants import nadam_step as nadam_step
+from ._adaptive_variants import radam_step as radam_step
 from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
+from ._lion import Lion as Lion
 from ._noise import expected_loss as expected_loss
+from .adaptive import adagrad_step as adagrad_step
+from .adaptive import adam_step as adam_step
+from .adaptive import lion_step as lion_step
+from .adaptive import rmsprop_step as rmsprop_step
 from .descent import gradient_step as gradient_step
 from .descent import largest_curvature as largest_curvature
 from .descent import stability_limit as stability_limit
@@ -22,8 +30,12 @@ from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
 
 __all__ = [
+    "Lion",
     "Plateau",
     "RangeTest",
+    "adafactor_step",
+    "adagrad_step",
+    "adam_step",
     "constant",
     "cosine",
     "critical_momentum",
@@ -33,11 +45,15 @@ __all__ = [
     "inverse_square_root",
     "largest_curvature",
     "linear",
+    "lion_step",
     "momentum_rate",
     "momentum_step",
+    "nadam_step",
     "one_cycle",
     "optimal_momentum",
+    "radam_step",
     "range_test",
+    "rmsprop_step",
     "stability_limit",
     "step_decay",
     "warmup_stable_decay",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnopt.checks import require_fraction, require_integer, require_non_negative, require_positive, require_same_shape
 
+from ._checks import require_coefficient
 from .descent import gradient_step
 
 __all__ = ["critical_momentum", "momentum_rate", "momentum_step", "optimal_momentum"]
@@ -68,8 +69,8 @@ def momentum_step(
     """
     require_same_shape("parameter", parameter, "gradient", gradient)
     require_same_shape("parameter", parameter, "buffer", buffer)
-    _require_coefficient("momentum", momentum, open_end=True)
-    _require_coefficient("dampening", dampening, open_end=False)
+    require_coefficient("momentum", momentum)
+    require_coefficient("dampening", dampening, open_end=False)
     if step is not None:
         require_integer("step", step, minimum=1)
     if isinstance(dampening, Tensor) or dampening != 0:
@@ -199,13 +200,3 @@ def critical_momentum(curvature: float, *, lr: float) -> float:
     if scaled >= 4:
         raise ValueError(f"lr * curvature must be < 4, got {scaled!r}")
     return float((1 - math.sqrt(scaled)) ** 2)
-
-
-def _require_coefficient(name: str, value: float | Tensor, *, open_end: bool) -> None:
-    """Refuse a number, or a tensor with a number, outside [0, 1) or [0, 1]."""
-    if not isinstance(value, Tensor):
-        require_fraction(name, value, open_end=open_end)
-        return
-    below = value < 1 if open_end else value <= 1
-    if not bool(((value >= 0) & below).all()):
-        raise ValueError(f"{name} must be in {'[0, 1)' if open_end else '[0, 1]'}, got {value!r}")

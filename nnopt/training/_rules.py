@@ -33,11 +33,13 @@ class RuleForm:
         is_factory: it makes an optimizer from parameters, instead of making one step.
         num_states: tensors beside parameter and gradient.
         takes_step: it has a keyword ``step``.
+        takes_copies: it has a keyword ``copies``.
     """
 
     is_factory: bool
     num_states: int
     takes_step: bool
+    takes_copies: bool
 
 
 def read_rule(rule: Rule, names: Sequence[str]) -> RuleForm:
@@ -48,7 +50,7 @@ def read_rule(rule: Rule, names: Sequence[str]) -> RuleForm:
 
     Raises:
         TypeError: it has no signature, or takes nothing.
-        ValueError: it does not know a setting, or ``step`` is set by hand.
+        ValueError: it does not know a setting, or ``step`` or ``copies`` is set by hand.
     """
     try:
         parameters = inspect.signature(rule).parameters.values()
@@ -60,13 +62,15 @@ def read_rule(rule: Rule, names: Sequence[str]) -> RuleForm:
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty and p.name not in names
     ]
     keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_step = "step" in keywords and "step" not in positional
+    takes_step, takes_copies = (name in keywords and name not in positional for name in ("step", "copies"))
     if not positional:
         raise TypeError("rule must take (parameter, gradient, *state) or (parameters), got neither")
-    unknown = [name for name in names if name not in keywords or name == "step" or name in positional]
+    unknown = [name for name in names if name not in keywords or name in ("step", "copies", *positional)]
     if unknown:
         raise ValueError(f"settings must be keywords of rule, got {unknown[0]!r}")
-    return RuleForm(len(positional) == 1, max(len(positional) - 2, 0), takes_step and len(positional) > 1)
+    is_factory = len(positional) == 1
+    num_states = max(len(positional) - 2, 0)
+    return RuleForm(is_factory, num_states, takes_step and not is_factory, takes_copies and not is_factory)
 
 
 def checked_settings(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

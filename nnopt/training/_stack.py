@@ -56,6 +56,7 @@ class Stack:
     ) -> None:
         self.base = models[0]
         self.rule, self.form, self.shared = rule, form, dict(shared)
+        self.told = {"copies": True} if form.takes_copies else {}
         parameters, buffers = stack_module_state(list(models))
         self.state = {
             name: value.detach().repeat(num_settings, *[1] * (value.ndim - 1))
@@ -111,7 +112,7 @@ class Stack:
                 if gradient is None:
                     continue
                 for piece, part in zip(pieces, gradient.split(len(pieces[0].parameter))):
-                    answer = self.rule(piece.parameter, part, *piece.state, **piece.settings, **common)
+                    answer = self.rule(piece.parameter, part, *piece.state, **piece.settings, **common, **self.told)
                     for old, new in zip((piece.parameter, *piece.state), as_tuple(answer)):
                         old.copy_(new)
 
@@ -146,7 +147,9 @@ class Stack:
                 continue
             piece = pieces[0]
             size = len(piece.parameter)
-            together = as_tuple(self.rule(piece.parameter, gradient[:size], *piece.state, **piece.settings, **common))
+            together = as_tuple(
+                self.rule(piece.parameter, gradient[:size], *piece.state, **piece.settings, **common, **self.told)
+            )
             if len(together) != 1 + len(piece.state):
                 raise ValueError(
                     f"rule must return the parameter and its {len(piece.state)} states, got {len(together)} tensors"

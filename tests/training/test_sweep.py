@@ -210,6 +210,22 @@ def test_adam_with_tuples_of_settings_equals_one_by_one_and_torch() -> None:
     assert_equal_results(together, run(rule=torch.optim.Adam, settings=chosen, total_steps=50), 1e-7)
 
 
+def unit_length(
+    parameter: Tensor, gradient: Tensor, *, lr: float | Tensor, copies: bool = False
+) -> tuple[Tensor, ...]:
+    own = tuple(range(int(copies), parameter.ndim))
+    return (parameter - lr * gradient / gradient.square().sum(own, keepdim=True).sqrt().clamp(min=1e-9),)
+
+
+def test_a_rule_that_looks_at_whole_tensors_is_told_of_copies_and_equals_one_by_one() -> None:
+    together = run(rule=unit_length)
+    assert_equal_results(together, run(rule=unit_length, vectorize=False))
+    with pytest.raises(ValueError, match="rule must treat every copy alone"):
+        run(rule=lambda parameter, gradient, *, lr: unit_length(parameter, gradient, lr=lr))
+    with pytest.raises(ValueError, match="settings must be keywords of rule, got 'copies'"):
+        run(rule=unit_length, settings=grid(lr=[0.1], copies=[True]))
+
+
 def test_a_set_of_rows_for_each_seed_equals_one_by_one() -> None:
     options: dict[str, Any] = {
         "data": rows_of,

@@ -1,0 +1,157 @@
+"""What every optimizer class of this room does the same way: settings, groups, checkpoints and the order of a step."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeAlias, overload
+
+import torch
+from torch import Tensor
+
+from nnopt.checks import require_one_of, require_type
+
+__all__ = ["CheckedOptimizer", "ParameterGroup", "Parameters"]
+
+Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+"""Tensors, pairs of a name and a tensor, or groups: dictionaries with ``params`` and settings of their own."""
+
+ParameterGroup: TypeAlias = dict[str, Any]
+"""One of ``optimizer.param_groups``."""
+
+# what torch adds to a group, beside the settings: names of parameters; a scheduler's mark to start again from
+_OTHER_KEYS = {"params", "param_names", "initial_lr"}
+
+
+class CheckedOptimizer(torch.optim.Optimizer):
+    """An optimizer that refuses what it does not know before it changes anything.
+
+    A class names its settings with a check for each in ``CHECKS`` and writes ``_update``. It need not think of
+    unknown keys in a group, of values out of range at construction, in ``add_param_group`` or in a checkpoint, of
+    sparse and complex tensors, of ``maximize``, of closures, or of a learning rate shared by two optimizers.
+
+    Args:
+        params: see :data:`Parameters`.
+        settings: defaults of all groups, one for each name in ``CHECKS``.
+
+    Raises:
+        ValueError: a setting is out of range or NaN, a group has an unknown key, a parameter repeats.
+        TypeError: a parameter is complex, an integer or sparse.
+    """
+
+    CHECKS: ClassVar[Mapping[str, Callable[[str, Any], None]]]
+
+    def __init__(self, params: Parameters, settings: dict[str, Any]) -> None:
+        self._require_settings(settings)
+        super().__init__(params, settings)
+
+    def add_param_group(self, param_group: ParameterGroup) -> None:
+        """Add parameters with settings of their own; the dictionary itself is left as it is.
+
+        Raises:
+            ValueError: as at construction.
+            TypeError: as at construction.
+        """
+        require_type("param_group", param_group, dict)
+        given = param_group["params"]
+        # a list, since a generator can be read only once; a set is left to torch, which refuses it
+        group = {**param_group, "params": given if isinstance(given, (Tensor, set)) else list(given)}
+        for name in group:
+            require_one_of("key of a parameter group", name, [*self.CHECKS, *sorted(_OTHER_KEYS)])
+        self._require_settings({**self.defaults, **group})
+        members = [group["params"]] if isinstance(given, Tensor) else group["params"]
+        tensors = [member[1] if isinstance(member, tuple) else member for member in members]
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and not (tensor.is_floating_point() and tensor.layout is torch.strided):
+                raise TypeError(f"params must be dense and real, got {tensor.dtype} in layout {tensor.layout}")
+        if len(tensors) != len({id(tensor) for tensor in tensors}):
+            raise ValueError("params must not repeat a parameter in one group")
+        for name, default in self.defaults.items():
+            value = group.setdefault(name, default)
+            if isinstance(value, Tensor):  # a scheduler writes into it: each group has its own
+                group[name] = value.detach().clone()
+        super().add_param_group(group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy or a checkpoint, with the same checks as at construction."""
+        for group in state["param_groups"]:
+            missing = [name for name in self.CHECKS if name not in group]
+            if missing:
+                raise ValueError(f"checkpoint must have the setting {missing[0]!r}, got {sorted(group)}")
+            self._require_settings(group)
+        super().__setstate__(state)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient; gradients are left as they are.
+
+        Args:
+            closure: computes gradients anew and returns the loss.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            TypeError: a gradient is sparse or of another dtype than its parameter; nothing was changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # every gradient is looked at before the first parameter moves
+        ready = [(group, *kind) for group in self.param_groups for kind in _with_gradients(group["params"])]
+        for group, parameters, gradients in ready:
+            ascent = group["maximize"]
+            self._update(group, parameters, list(torch._foreach_neg(gradients)) if ascent else gradients)
+        return loss
+
+    def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Move parameters of one group, one device and one dtype; the gradients must stay as they are."""
+        raise NotImplementedError
+
+    def _require_settings(self, settings: Mapping[str, Any]) -> None:
+        for name, check in self.CHECKS.items():
+            check(name, settings[name])
+
+
+def _with_gradients(parameters: list[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Return parameters and their gradients, apart by device and dtype, or refuse a gradient."""
+    with_gradient: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None:
+            with_gradient.append(parameter)
+            gradients.append(gradient)
+    if not gradients:
+        return []
+    layouts = {gradient.layout for gradient in gradients}
+    if layouts != {torch.strided}:
+        raise TypeError(f"gradients must be dense, got layouts {sorted(map(str, layouts))}")
+    devices = [gradient.device for gradient in gradients]
+    dtypes = [gradient.dtype for gradient in gradients]
+    own_dtypes = [parameter.dtype for parameter in with_gradient]
+    if own_dtypes != dtypes:
+        raise TypeError(f"gradients must have the dtype of their parameters, got {sorted(map(str, set(dtypes)))}")
+    kinds = list(zip(devices, dtypes))
+    if kinds.count(kinds[0]) == len(kinds):
+        return [(with_gradient, gradients)]
+    apart: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    for parameter, gradient, kind in zip(with_gradient, gradients, kinds, strict=True):
+        members = apart.setdefault(kind, ([], []))
+        members[0].append(parameter)
+        members[1].append(gradient)
+    return list(apart.values())
+
+
+def require_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    require_type(name, value, bool)
+
+
+def require_optional_flag(name: str, value: object) -> None:
+    """Refuse what is neither True, False nor None."""
+    require_type(name, value, (bool, type(None)))
