@@ -21,6 +21,7 @@ from .losses import check_loss_test as check_loss_test
 from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
+from .schedules import check_greedy_rates as check_greedy_rates
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -35,6 +36,7 @@ __all__ = [
     "check_comparison",
     "check_decision_rule",
     "check_global_masks",
+    "check_greedy_rates",
     "check_dropout",
     "check_loader_test",
     "check_loss_test",
