@@ -269,18 +269,21 @@ def _columns(kept: Tensor, following: nn.Linear | nn.Conv2d, num_units: int) -> 
 
 def _forward_selection(blocks: Tensor, targets: Tensor, num_kept: int) -> Tensor:
     """Choose blocks (N, U, m) one by one, each time the one that explains most of what is left of the targets."""
-    left, rest = blocks - blocks.mean(dim=0), targets - targets.mean(dim=0)
+    rest = targets - targets.mean(dim=0)
+    # (U, m, N): the rows of a block lie together, so that all below are plain matrix products
+    left = (blocks - blocks.mean(dim=0)).permute(1, 2, 0).contiguous()
+    flat = left.view(-1, len(rest))
     chosen: list[int] = []
     for _ in range(num_kept):
-        grams = torch.einsum("nui,nuj->uij", left, left)
-        sides = torch.einsum("nui,no->uio", left, rest)
+        grams = left @ left.mT
+        sides = (flat @ rest).view(*left.shape[:2], -1)
         gains = (sides * (torch.linalg.pinv(grams, rtol=1e-10, hermitian=True) @ sides)).sum(dim=(1, 2))
         gains[chosen] = -torch.inf
         chosen.append(int(gains.argmax()))
-        basis, sizes, _ = torch.linalg.svd(left[:, chosen[-1]], full_matrices=False)
-        basis = basis[:, sizes > 1e-10 * sizes.max().clamp(min=1e-300)]
-        left = left - torch.einsum("nk,kui->nui", basis, torch.einsum("nk,nui->kui", basis, left))
-        rest = rest - basis @ (basis.T @ rest)
+        _, sizes, basis = torch.linalg.svd(left[chosen[-1]], full_matrices=False)
+        basis = basis[sizes > 1e-10 * sizes.max().clamp(min=1e-300)]
+        flat.addmm_(flat @ basis.T, basis, alpha=-1)
+        rest = rest - basis.T @ (basis @ rest)
     return torch.tensor(chosen, device=blocks.device)
 
 
