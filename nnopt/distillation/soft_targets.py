@@ -1,7 +1,6 @@
 """A teacher's probabilities as targets, and guards against losses that teach nothing: ``distillation/soft_targets``."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnopt.checks import (
@@ -15,6 +14,8 @@ from nnopt.checks import (
 )
 from nnopt.training import evaluation_mode, require_logits
 from nnopt.types import LossFn
+
+from ._mistakes import name_mistake, slope
 
 __all__ = [
     "ask_teacher",
@@ -217,20 +218,17 @@ def require_soft_target_loss(loss_fn: LossFn, *, temperature: float) -> None:
     draw = torch.Generator().manual_seed(0)
     student, teacher = (3 * torch.randn(2, 6, 11, generator=draw, dtype=torch.float64)).unbind()
     student.requires_grad_()
-    loss = loss_fn(student, teacher)
+    with torch.enable_grad():
+        loss = loss_fn(student, teacher)
     if loss.ndim:
         raise ValueError(f"loss_fn must return a 0-d tensor, got shape {tuple(loss.shape)}")
-    found = _slope(loss, student)
-    right = _slope(soft_target_loss(student, teacher, temperature=temperature), student)
+    found = slope(loss, student)
+    with torch.enable_grad():
+        right = slope(soft_target_loss(student, teacher, temperature=temperature), student)
     if not found.any():
         raise ValueError("loss_fn must move the student, got no gradient for it: is the teacher compared with itself?")
-    if not torch.allclose(found, right, rtol=1e-4, atol=1e-5 * float(right.abs().max())):
-        factor = _factor(found, right)
-        mistake = (
-            _direction_mistake(found, student, teacher, temperature)
-            if factor is None
-            else _size_mistake(factor, student.shape, temperature)
-        )
+    mistake = name_mistake(found, right, student, teacher, temperature)
+    if mistake is not None:
         raise ValueError(f"loss_fn must have the gradient T (q − p) / N at T = {temperature:g}, got another: {mistake}")
 
 
@@ -260,62 +258,3 @@ def _refuse_probabilities(name: str, logits: Tensor) -> None:
         require_logits(logits)
     except ValueError as error:
         raise ValueError(f"{name} must be those before the softmax, got rows in [0, 1] that sum to one") from error
-
-
-def _size_mistake(factor: float, shape: torch.Size, temperature: float) -> str:
-    """Name what multiplies the right gradient by ``factor``."""
-    num_rows, num_classes = shape
-    causes = {
-        "T² is missing": temperature**-2,
-        "the factor is T instead of T²": 1 / temperature,
-        "it is averaged over the classes, too (KLDivLoss's default)": 1 / num_classes,
-        "it is averaged over the classes, too (KLDivLoss's default), and T² is missing": temperature**-2 / num_classes,
-        "it is summed over the rows": num_rows,
-        "it is summed over the rows, and T² is missing": num_rows * temperature**-2,
-        "the sign is wrong": -1.0,
-    }
-    known = (name for name, value in causes.items() if abs(factor / value - 1) < 1e-4)
-    return next(known, f"it is {factor:.4g} times as large")
-
-
-def _direction_mistake(found: Tensor, z: Tensor, v: Tensor, temperature: float) -> str:
-    """Name the wrong loss whose gradient points where ``found`` does."""
-    t = temperature
-    wrong = {
-        "student and teacher are exchanged": _divergence(z / t, v / t),
-        "the temperature divides the teacher's logits only": _divergence(v / t, z),
-        "the temperature divides the student's logits only": _divergence(v, z / t),
-        "no temperature is used": _divergence(v, z),
-        "a softmax is applied to the teacher before the loss": _divergence(v.softmax(1) / t, z / t),
-        "a softmax is applied to the student before the loss": _divergence(v / t, z.softmax(1) / t),
-        "a softmax is applied to both sides before the loss": _divergence(v.softmax(1) / t, z.softmax(1) / t),
-        "KLDivLoss is given the student's logits, not log-probabilities": -((v / t).softmax(1) * z).sum(),
-        "KLDivLoss is given the student's probabilities, not their logarithms": -(
-            (v / t).softmax(1) * (z / t).softmax(1)
-        ).sum(),
-        "KLDivLoss is given the teacher's log-probabilities without log_target": -(
-            (v / t).log_softmax(1) * (z / t).log_softmax(1)
-        ).sum(),
-        "the softmax runs over the rows": _divergence(v.T / t, z.T / t),
-        "the teacher's answers are made labels": F.cross_entropy(z, v.argmax(1)),
-    }
-    known = (name for name, loss in wrong.items() if (_factor(found, _slope(loss, z)) or 0.0) > 0)
-    return next(known, "it points in another direction")
-
-
-def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """Return KL(softmax(teacher) ‖ softmax(student)), mean over rows, at whatever scale the logits have."""
-    target = teacher.log_softmax(dim=1)
-    return (target.exp() * (target - student.log_softmax(dim=1))).sum(dim=1).mean()
-
-
-def _slope(loss: Tensor, student: Tensor) -> Tensor:
-    if not loss.requires_grad:
-        return torch.zeros_like(student)
-    return torch.autograd.grad(loss, student, materialize_grads=True)[0]
-
-
-def _factor(found: Tensor, right: Tensor) -> float | None:
-    """Return r if ``found`` is r times ``right``."""
-    factor = float((found * right).sum() / right.square().sum())
-    return factor if torch.allclose(found, factor * right, rtol=1e-4, atol=1e-5 * float(found.abs().max())) else None
