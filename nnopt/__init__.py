@@ -18,6 +18,8 @@ _ROOMS = (
     "models",
     "optimizers",
     "plots",
+    "pruning",
+    "quantization",
     "regularization",
     "training",
 )
