@@ -210,9 +210,7 @@ def test_adam_with_tuples_of_settings_equals_one_by_one_and_torch() -> None:
     assert_equal_results(together, run(rule=torch.optim.Adam, settings=chosen, total_steps=50), 1e-7)
 
 
-def unit_length(
-    parameter: Tensor, gradient: Tensor, *, lr: float | Tensor, copies: bool = False
-) -> tuple[Tensor, ...]:
+def unit_length(parameter: Tensor, gradient: Tensor, *, lr: float | Tensor, copies: bool = False) -> tuple[Tensor, ...]:
     own = tuple(range(int(copies), parameter.ndim))
     return (parameter - lr * gradient / gradient.square().sum(own, keepdim=True).sqrt().clamp(min=1e-9),)
 
