@@ -122,6 +122,28 @@ def test_every_path_takes_the_same_steps(make: Make) -> None:
 
 
 @every
+@paths
+def test_gradients_and_parameters_laid_out_otherwise_take_the_same_steps(make: Make, foreach: bool | None) -> None:
+    plain, other = parameters(torch.float64)[:2], parameters(torch.float64)[:2]
+    other[0].data = other[0].data.t().contiguous().t()
+    other[1].data = other[1].data.to(memory_format=torch.channels_last)
+    one, two = make(plain, foreach=foreach), make(other, foreach=foreach)
+    for step in range(3):
+        set_gradients(plain, step)
+        for parameter, source in zip(other, plain, strict=True):
+            assert source.grad is not None
+            parameter.grad = source.grad.clone()
+            if step == 1:  # and now the gradient alone
+                parameter.grad = source.grad.transpose(0, -1).contiguous().transpose(0, -1)
+        if step == 2:
+            plain[0].grad = None if plain[0].grad is None else plain[0].grad.t().contiguous().t()
+        one.step()
+        two.step()
+    for a, b in zip(plain, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@every
 def test_two_runs_are_equal_bit_for_bit(make: Make) -> None:
     one, other = parameters(), parameters()
     run(make(one), one, range(5))
@@ -434,6 +456,10 @@ def test_the_contract_sees_planted_faults_and_those_of_others() -> None:
     with pytest.raises(AssertionError, match=r"0\.005"):  # the scheduler of one optimizer moves the other
         test_a_learning_rate_in_a_tensor_is_copied_and_walks_like_the_number(
             partial(torch.optim.AdamW, fused=True), None
+        )
+    with pytest.raises(AssertionError):  # torch 2.15 reads a transposed gradient as if it were not
+        test_gradients_and_parameters_laid_out_otherwise_take_the_same_steps(
+            lambda params, **options: torch.optim.SGD(params, lr=0.1, fused=True), None
         )
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):  # a typo in a group
         test_typing_errors_are_refused(lambda *args, **options: torch.optim.AdamW(*args, **options))
