@@ -98,7 +98,7 @@ def main() -> int:
     is_met = True
     for size in SIZES:
         count = f"{sum(parameter.numel() for parameter in SIZES[size]()):,}"
-        cases = {
+        cases: dict[str, dict[str, Make]] = {
             rule: {
                 "torch, default": make,
                 "torch, foreach": partial(make, foreach=True),
