@@ -4,7 +4,8 @@
 
 Two sets of parameters: a hundred tensors of mixed shapes, and a small transformer. Every way to step has parameters
 and gradients of its own, and takes turns with the others. Before they are timed, all ways must move their parameters
-alike. Exit status 1 if the bar is missed: our class needs at most 0.9 times the step of the package.
+alike. A comparison whose control fails is made again, at most four times. Exit status 1 if the bar is missed: our class
+needs at most 0.9 times the step of the package.
 """
 
 import sys
@@ -80,15 +81,20 @@ def ways_of(size: str, makers: dict[str, Make]) -> dict[str, Callable[[], object
     return {name: optimizer.step for name, optimizer in optimizers.items()}
 
 
-def measured(size: str, makers: dict[str, Make]) -> Comparison:
-    return compare(
-        ways_of(size, makers),
-        baseline=next(iter(makers)),
-        generator=torch.Generator().manual_seed(0),
-        num_blocks=15,
-        min_block_s=0.02,
-        clock=time.thread_time,  # seconds of this thread: what other programs take does not count
-    )
+def measured(size: str, makers: dict[str, Make]) -> tuple[Comparison, int]:
+    """Return the first comparison whose control holds, or the last of four, and how many were made."""
+    for attempt in range(1, 5):
+        result = compare(
+            ways_of(size, makers),
+            baseline=next(iter(makers)),
+            generator=torch.Generator().manual_seed(attempt),
+            num_blocks=25,
+            min_block_s=0.02,
+            clock=time.thread_time,  # seconds of this thread: what other programs take does not count
+        )
+        if result.conclusive:
+            break
+    return result, attempt
 
 
 def main() -> int:
@@ -108,7 +114,7 @@ def main() -> int:
         }
         cases |= {rule: {"pytorch_optimizer": theirs, "nnopt": ours} for rule, (theirs, ours) in OURS.items()}
         for rule, makers in cases.items():
-            result = measured(size, makers)
+            result, attempts = measured(size, makers)
             base = next(iter(makers))
             for ratio in result.ratios:
                 interval = "" if ratio.name == base else f"[{ratio.low:.2f}, {ratio.high:.2f}]"
@@ -117,10 +123,10 @@ def main() -> int:
                 is_met &= result["nnopt"].ratio <= BAR
                 verdict = "met" if result["nnopt"].ratio <= BAR else "missed"
                 notes.append(f"{rule}, {size}: bar {BAR}, {verdict} ({result['nnopt'].ratio:.2f}); ")
-                notes[-1] += f"control {result.control.ratio:.3f}, {result.status}"
+                notes[-1] += f"control {result.control.ratio:.3f}, {result.status}, measured {attempts} times"
     keep(
         "optimizers",
-        "One optimizer step on 100 tensors and on a small transformer, 15 paired blocks; equal steps; CPU seconds",
+        "One optimizer step on 100 tensors and on a small transformer, 25 paired blocks; equal steps; CPU seconds",
         rows,
         notes,
     )
