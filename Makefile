@@ -53,7 +53,7 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (several gigabytes the first time) ..."
 	if command -v uv >/dev/null 2>&1; then \
-	  uv venv -q --allow-existing $(VENV) && uv pip install -p $(PY) -c constraints.txt -e ".[$(EXTRAS)]"; \
+	  uv venv -q --allow-existing $(VENV) && uv pip install --compile-bytecode -p $(PY) -c constraints.txt -e ".[$(EXTRAS)]"; \
 	else \
 	  python3 -m venv $(VENV) && $(PY) -m pip install --progress-bar on -c constraints.txt -e ".[$(EXTRAS)]"; \
 	fi

@@ -10,6 +10,7 @@ from ._version import __version__ as __version__
 
 _ROOMS = (
     "data",
+    "distillation",
     "distributed",
     "exercises",
     "measurement",
@@ -17,6 +18,8 @@ _ROOMS = (
     "models",
     "optimizers",
     "plots",
+    "pruning",
+    "quantization",
     "regularization",
     "training",
 )

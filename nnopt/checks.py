@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "require_dtype",
     "require_finite",
     "require_fraction",
     "require_integer",
@@ -20,6 +21,7 @@ __all__ = [
     "require_one_of",
     "require_positive",
     "require_same_shape",
+    "require_shape",
     "require_type",
 ]
 
@@ -77,6 +79,21 @@ def require_type(name: str, value: object, kind: type | tuple[type, ...]) -> Non
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join(k.__name__ for k in kinds)
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def require_dtype(name: str, value: object, dtype: torch.dtype | None) -> None:
+    """Refuse what is not a tensor of this dtype, or, for None, of any floating point one."""
+    require_type(name, value, Tensor)
+    assert isinstance(value, Tensor)
+    if not (value.is_floating_point() if dtype is None else value.dtype == dtype):
+        wanted = "floating point" if dtype is None else str(dtype).removeprefix("torch.")
+        raise TypeError(f"{name} must be {wanted}, got {value.dtype}")
+
+
+def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape."""
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must be {shape}, got {tuple(value.shape)}")
 
 
 def require_non_empty(name: str, value: Sized | Tensor) -> None:

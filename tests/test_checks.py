@@ -61,6 +61,17 @@ def test_choices_types_emptiness_shapes_and_finiteness() -> None:
     checks.require_non_empty("e", torch.zeros(1))
     with pytest.raises(ValueError, match=r"a and b must have the same shape, got \(2, 1\) and \(2,\)"):
         checks.require_same_shape("a", torch.zeros(2, 1), "b", torch.zeros(2))
+    checks.require_shape("s", torch.zeros(2, 1), (2, 1))
+    with pytest.raises(ValueError, match=r"s must be \(2,\), got \(2, 1\)"):
+        checks.require_shape("s", torch.zeros(2, 1), (2,))
+    for value, dtype in ((torch.zeros(1), torch.float32), (torch.zeros(1).half(), None)):
+        checks.require_dtype("d", value, dtype)
+    with pytest.raises(TypeError, match=r"d must be bool, got torch\.int64"):
+        checks.require_dtype("d", torch.tensor(1), torch.bool)
+    with pytest.raises(TypeError, match=r"d must be floating point, got torch\.int64"):
+        checks.require_dtype("d", torch.tensor(1), None)
+    with pytest.raises(TypeError, match="d must be Tensor, got list"):
+        checks.require_dtype("d", [1.0], None)
     values: Tensor = torch.tensor([1.0, math.nan, math.inf])
     checks.require_finite("v", values[:1])
     with pytest.raises(ValueError, match="v must be finite, got 2 of 3 values NaN or infinite"):

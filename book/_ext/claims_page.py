@@ -1,5 +1,6 @@
 """The Claims page: the whole book as one forest plot and one table, and what was tried and did not hold."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -43,16 +44,18 @@ def old_claims_pages(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return [docname for docname, metadata in env.metadata.items() if metadata.get("nnopt_claims")]
 
 
+def claim_address(app: Sphinx, docname: str, row: Row) -> str:
+    """Return where a claim stands, seen from a page."""
+    page = app.builder.get_relative_uri(docname, f"book/{row['chapter']}")
+    return f"{page}#claim-{str(row['id']).partition('#')[2]}"
+
+
 def fill_claims(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace the placeholders of one page."""
     for node in list(doctree.findall(ClaimsPlace)):
         rows = book_order(read_json(ROOT / "_build" / "claims.json").get("claims", []))
         reseed = read_json(ROOT / "book" / "reseed.json")
-
-        def address(row: Row) -> str:
-            page = app.builder.get_relative_uri(docname, f"book/{row['chapter']}")
-            return f"{page}#claim-{str(row['id']).partition('#')[2]}"
-
+        address = functools.partial(claim_address, app, docname)
         filled: list[nodes.Node] = []
         if "forest" in node["parts"]:
             filled += forest(rows, reseed, address)

@@ -1,10 +1,10 @@
-"""The decision guide: what each chapter brought for a bottleneck, where it stopped, and what it cost."""
+"""The decision guide: what to try first for a bottleneck, what it brought, where it stopped, and what it cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chapters import ROOT, Chapter, chapters
-from claims_page import build_table
+from claims_page import build_table, claim_address
 from docutils import nodes
 from records import read_json
 from sphinx.application import Sphinx
@@ -23,7 +23,7 @@ class GuidePlace(nodes.General, nodes.Element):  # type: ignore[misc]
 
 
 class GuideDirective(SphinxDirective):
-    """``{nnopt-guide}`` with a bottleneck: the chapters whose front matter says they are for it, in book order."""
+    """``{nnopt-guide}`` with a bottleneck: the chapters whose front matter says they are for it, by their rank."""
 
     has_content = False
     required_arguments = 1
@@ -41,9 +41,11 @@ def guide_faults(chapter: Chapter) -> list[str]:
     entry = chapter.options.get("guide")
     if entry is None:
         return []
-    if not isinstance(entry, Mapping) or set(entry) != {"for", "gain", "limit"}:
-        return ["guide must have the keys for, gain and limit"]
+    if not isinstance(entry, Mapping) or set(entry) != {"for", "rank", "gain", "limit"}:
+        return ["guide must have the keys for, rank, gain and limit"]
     faults = []
+    if type(entry["rank"]) is not int or entry["rank"] < 1:
+        faults.append(f"guide: rank must be a whole number >= 1, the lowest is tried first, got {entry['rank']!r}")
     wrong = [name for name in entry["for"] if name not in BOTTLENECKS]
     if wrong or not entry["for"]:
         faults.append(f"guide: for must be a list out of {', '.join(BOTTLENECKS)}")
@@ -54,13 +56,23 @@ def guide_faults(chapter: Chapter) -> list[str]:
 
 
 def guide_rows(bottleneck: str, found: Sequence[Chapter]) -> list[tuple[Chapter, str, str]]:
-    """Return chapter, id of what it gained and id of where it stopped, for each chapter of a bottleneck."""
-    rows = []
+    """Return chapter, id of what it gained and id of where it stopped, for each chapter of a bottleneck, by rank.
+
+    Raises:
+        ValueError: two chapters of the bottleneck have one rank.
+    """
+    by_rank: dict[int, tuple[Chapter, str, str]] = {}
     for chapter in found:
         entry = chapter.options.get("guide", {})
         if bottleneck in entry.get("for", ()):
-            rows.append((chapter, f"{chapter.name}#{entry['gain']}", f"{chapter.name}#{entry['limit']}"))
-    return rows
+            row = chapter, f"{chapter.name}#{entry['gain']}", f"{chapter.name}#{entry['limit']}"
+            other = by_rank.setdefault(entry["rank"], row)[0]
+            if other is not chapter:
+                raise ValueError(
+                    f"guide: rank must be unique for {bottleneck!r}, got {entry['rank']} in {other.name} "
+                    f"and in {chapter.name}"
+                )
+    return [by_rank[rank] for rank in sorted(by_rank)]
 
 
 def fill_guide(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -73,26 +85,26 @@ def fill_guide(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     found = chapters(ROOT)
     for place in places:
         body: list[list[str | nodes.Node]] = []
-        for chapter, gain, limit in guide_rows(place["bottleneck"], found):
+        for number, (chapter, gain, limit) in enumerate(guide_rows(place["bottleneck"], found), start=1):
             for name in (gain, limit):
                 if name not in claims:
                     LOGGER.warning("no claim is called %r", name, location=(docname, place["line"]))
             page = app.builder.get_relative_uri(docname, chapter.docname)
             title = str(app.env.titles[chapter.docname].astext()).split(":")[0]
-            link = nodes.paragraph("", "", nodes.reference("", title, internal=True, refuri=page))
-            seen = [_claim(claims[name], page) if name in claims else "–" for name in (gain, limit)]
+            link = nodes.paragraph("", f"{number}. ", nodes.reference("", title, internal=True, refuri=page))
+            seen = [_claim(app, docname, claims[name]) if name in claims else "–" for name in (gain, limit)]
             body.append([link, *seen, _costs([row for row in costs if row["chapter"] == chapter.name])])
         if not body:
             LOGGER.warning("no chapter is for %r", place["bottleneck"], location=(docname, place["line"]))
             place.replace_self([])
             continue
-        header = ["Chapter", "What it brought here", "Where it stopped here", "Cost"]
+        header = ["Try", "What it brought here", "Where it stopped here", "Cost"]
         place.replace_self(nodes.container("", build_table(header, body), classes=["nnopt-scroll", "nnopt-guide"]))
 
 
-def _claim(row: Mapping[str, Any], page: str) -> nodes.Node:
+def _claim(app: Sphinx, docname: str, row: Mapping[str, Any]) -> nodes.Node:
     sentence = nodes.paragraph()
-    address = f"{page}#claim-{str(row['id']).partition('#')[2]}"
+    address = claim_address(app, docname, row)
     sentence += nodes.reference("", str(row["statement"]), internal=True, refuri=address)
     number = nodes.paragraph("", f"{row['metric']}: {row['seen']}", classes=["nnopt-caption"])
     return nodes.container("", sentence, number)

@@ -61,7 +61,7 @@ def judge(
 
     Returns:
         One row per stochastic claim with ``offset``, ``held`` and ``note``; a claim without a row has not
-        held, and a chapter with another error adds a row that has not held.
+        held, and a chapter with another error, of whose claims none has failed, adds a row that has not held.
     """
     by_id = {row["id"]: row for row in found}
     judged = []
@@ -75,6 +75,12 @@ def judge(
         else:
             judged.append({**again, "offset": offset, "held": bool(again["held"]), "note": ""})
     for chapter, error in errors.items():
+        failed = [row for row in judged if row["chapter"] == chapter and not row["held"]]
+        for row in failed:
+            row["note"] = row["note"] or f"and later {error}"
+        if failed:
+            # the error is their cause or their consequence: one failure, not two
+            continue
         row = {
             "id": f"{chapter}#error",
             "chapter": chapter,
@@ -180,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _failure(row: Row, now: str, date: str) -> Row:
     facts = {name: row.get(name) for name in ("offset", "version", "margin", "note")}
-    seen = {name: row.get(name) for name in ("value", "low", "high")} if not row["note"] else {}
+    # a claim without a row has the published one's numbers, which are not of this offset
+    seen = {} if row["note"].startswith("no row") else {name: row.get(name) for name in ("value", "low", "high")}
     return {**facts, **seen, "commit": now, "date": date}
 
 

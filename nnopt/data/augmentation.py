@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from nnopt.checks import (
+    require_dtype,
     require_fraction,
     require_non_negative,
     require_positive,
+    require_shape,
     require_type,
 )
 
@@ -50,11 +52,8 @@ def flip(images: Tensor, mask: Tensor) -> Tensor:
         [[2.0, 1.0], [3.0, 4.0]]
     """
     require_images(images)
-    require_type("mask", mask, Tensor)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, got {mask.dtype}")
-    if mask.shape != images.shape[:1]:
-        raise ValueError(f"mask must be ({len(images)},), got {tuple(mask.shape)}")
+    require_dtype("mask", mask, torch.bool)
+    require_shape("mask", mask, (len(images),))
     return torch.where(mask[:, None, None, None], images.flip(3), images)
 
 
@@ -79,11 +78,8 @@ def erase(images: Tensor, boxes: Tensor, *, value: float = 0.0) -> Tensor:
         [[[[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]]
     """
     require_images(images)
-    require_type("boxes", boxes, Tensor)
-    if boxes.dtype != torch.int64:
-        raise TypeError(f"boxes must be int64, got {boxes.dtype}")
-    if boxes.shape != (len(images), 4):
-        raise ValueError(f"boxes must be ({len(images)}, 4), got {tuple(boxes.shape)}")
+    require_dtype("boxes", boxes, torch.int64)
+    require_shape("boxes", boxes, (len(images), 4))
     top, left, height, width = boxes[:, :, None].unbind(1)
     rows, columns = (torch.arange(size, device=images.device) for size in images.shape[2:])
     inside_rows = (rows >= top) & (rows < top + height)
@@ -243,9 +239,7 @@ def add_noise(images: Tensor, *, std: float, generator: torch.Generator | None =
         ValueError: ``std`` is negative or NaN.
         TypeError: ``images`` is not a floating point tensor, or ``generator`` no generator.
     """
-    require_type("images", images, Tensor)
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, got {images.dtype}")
+    require_dtype("images", images, None)
     require_non_negative("std", std)
     return images + std * _draw(torch.randn, images, images.shape, generator)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_integer, require_one_of, require_type
+from nnopt.checks import require_dtype, require_integer, require_one_of
 from nnopt.types import Batch, DeviceLike
 
 from ._digits import load_digits
@@ -177,10 +177,8 @@ def windows(text: Tensor, *, length: int) -> Batch:
         >>> windows(torch.tensor([1, 2, 3, 4, 5, 6], dtype=torch.uint8), length=2)[1].tolist()
         [[2, 3], [4, 5]]
     """
-    require_type("text", text, Tensor)
+    require_dtype("text", text, torch.uint8)
     require_integer("length", length, minimum=1)
-    if text.dtype != torch.uint8:
-        raise TypeError(f"text must be uint8, got {text.dtype}")
     if text.ndim != 1 or len(text) <= length:
         raise ValueError(f"text must have one dimension and > {length} bytes, got shape {tuple(text.shape)}")
     used = (len(text) - 1) // length * length
@@ -218,9 +216,7 @@ def pixels(image: Tensor) -> Splits:
         ValueError: the image has other dimensions, or is smaller.
         TypeError: it is not a tensor of floating point numbers.
     """
-    require_type("image", image, Tensor)
-    if not image.is_floating_point():
-        raise TypeError(f"image must be floating point, got {image.dtype}")
+    require_dtype("image", image, None)
     if image.ndim != 3 or min(image.shape[1:]) < 2:
         raise ValueError(f"image must be (C, H, W) with H, W >= 2, got shape {tuple(image.shape)}")
     height, width = image.shape[1:]

@@ -309,6 +309,8 @@ def _work(job: _Job, rank: int, *, end: float) -> object:
         # longer than the deadline, so that the rank that hangs is named and not the one that waits for it
         timeout=timedelta(seconds=2 * job.deadline_s + 60),
     )
+    # a rank that ends at once would cut off those that are still connecting to it
+    dist.all_reduce(torch.zeros(1))
     worker, args = pickle.loads(job.payload)
     result: object = worker(*args)
     return result

@@ -23,6 +23,8 @@ from .losses import check_loss_test as check_loss_test
 from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
+from .soft_targets import SoftLoss as SoftLoss
+from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
@@ -32,6 +34,7 @@ __all__ = [
     "Loader",
     "Quantizer",
     "ShiftFunction",
+    "SoftLoss",
     "TrainingRun",
     "Verdict",
     "check_adam_test",
@@ -49,6 +52,7 @@ __all__ = [
     "check_repair",
     "check_random_shift",
     "check_resume",
+    "check_soft_target_test",
     "check_split",
     "check_stability_edge",
     "check_tuner",

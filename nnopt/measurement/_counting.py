@@ -85,11 +85,14 @@ def undisturbed(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def as_inputs(example: Example) -> tuple[Tensor, ...]:
-    """Return the arguments of a call of the model; refuse what is no tensor."""
+    """Return the arguments of a call of the model; refuse what is no tensor.
+
+    A batch that is a view of a whole dataset gets memory of its own: the rest of the dataset is not the model's.
+    """
     inputs = example if isinstance(example, tuple) else (example,)
     for tensor in inputs:
         require_type("example", tensor, Tensor)
-    return inputs
+    return tuple(t.clone() if t.untyped_storage().nbytes() > t.nbytes else t for t in inputs)
 
 
 def storage(tensor: Tensor) -> int:

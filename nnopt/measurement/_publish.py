@@ -112,7 +112,7 @@ def claim_html(row: Mapping[str, Any]) -> str:
     if row["d"] is not None:
         details.append(f"{row['d']:.1f} standard errors from the margin")
     if row["failed_runs"]:
-        details.append(f"{row['failed_runs']} runs did not finish")
+        details.append(f"{row['failed_runs']} run{'s' * (row['failed_runs'] > 1)} did not finish")
     details.append(escape(row["scope"]))
     return (
         f'<div class="nnopt-claim nnopt-{row["status"]}" id="claim-{escape(row["id"].split("#")[1])}">'

@@ -263,9 +263,10 @@ def _measured_cuda_bytes(model: nn.Module, example: Example, devices: set[torch.
     for device in devices:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+    inputs = as_inputs(example)
     before = sum(torch.cuda.memory_allocated(device) for device in devices)
     with undisturbed(model, training=True), torch.enable_grad():
-        total = torch.stack([t.float().sum() for t in tensors(model(*as_inputs(example)))]).sum()
+        total = torch.stack([t.float().sum() for t in tensors(model(*inputs))]).sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     peak = sum(torch.cuda.max_memory_allocated(device) for device in devices)
     del gradients

@@ -109,7 +109,7 @@ def choose_units(
             the model has another form (see :func:`merge_units`).
         TypeError: an argument is of another type.
     """
-    first, following = _pair(model, layer)
+    first, following, place = _pair(model, layer)
     require_integer("num_kept", num_kept, minimum=1)
     num_units = len(first.weight)
     if num_kept > num_units:
@@ -122,7 +122,7 @@ def choose_units(
     elif method == "weight_norm":
         kept = first.weight.detach().flatten(1).norm(dim=1).topk(num_kept).indices
     else:
-        features, targets = _regression(model, layer, following, inputs)
+        features, targets = _regression(model[:place], following, inputs)
         blocks = features.view(len(features), num_units, -1)
         kept = (
             blocks.abs().mean(dim=(0, 2)).topk(num_kept).indices
@@ -148,11 +148,10 @@ def keep_units(model: nn.Sequential, layer: int, kept: Tensor) -> nn.Sequential:
             :func:`merge_units`).
         TypeError: an argument is of another type.
     """
-    first, following = _pair(model, layer)
+    first, following, place = _pair(model, layer)
     _require_units(kept, len(first.weight))
     kept = kept.to(first.weight.device)
     smaller = copy.deepcopy(model)
-    place = _following_place(model, layer)
     columns = _columns(kept, following, len(first.weight))
     _resize(
         cast(nn.Linear, smaller[layer]), "out", first.weight[kept], None if first.bias is None else first.bias[kept]
@@ -199,21 +198,18 @@ def merge_units(
         W. Kim, S. Kim, M. Park and G. Jeon, Neuron Merging: Compensating for Pruned Neurons, NeurIPS 2020, for
         one kept unit per removed one; the regression on all kept ones is least squares.
     """
-    first, following = _pair(model, layer)
+    first, following, place = _pair(model, layer)
     smaller = keep_units(model, layer, kept)
-    features, targets = _regression(model, layer, following, inputs)
+    features, targets = _regression(model[:place], following, inputs)
     columns = _columns(kept.to(first.weight.device), following, len(first.weight))
     weight, bias = ridge_regression(features[:, columns], targets, ridge=ridge)
-    shape = smaller[_following_place(model, layer)].weight.shape
-    _resize(
-        cast(nn.Linear, smaller[_following_place(model, layer)]), "in",
-        weight.to(first.weight.dtype).view(cast(torch.Size, shape)), bias.to(first.weight.dtype),
-    )  # fmt: skip
+    narrow = cast(nn.Linear, smaller[place])
+    _resize(narrow, "in", weight.to(first.weight.dtype).view(narrow.weight.shape), bias.to(first.weight.dtype))
     return smaller
 
 
-def _pair(model: nn.Sequential, layer: int) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]:
-    """Return the layer and the next one with weights, if all between treats units by themselves."""
+def _pair(model: nn.Sequential, layer: int) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d, int]:
+    """Return the layer, the next one with weights and its place, if all between treats units by themselves."""
     require_type("model", model, nn.Sequential)
     require_integer("layer", layer, minimum=0)
     if layer >= len(model):
@@ -227,7 +223,7 @@ def _pair(model: nn.Sequential, layer: int) -> tuple[nn.Linear | nn.Conv2d, nn.L
     first, following = model[layer], model[place]
     if isinstance(first, nn.Linear) and isinstance(following, nn.Conv2d):
         raise ValueError(f"a Linear must be followed by a Linear, got {following}")
-    return cast(nn.Linear, first), cast(nn.Linear, following)
+    return cast(nn.Linear, first), cast(nn.Linear, following), place
 
 
 def _following_place(model: nn.Sequential, layer: int) -> int:
@@ -244,14 +240,11 @@ def _following_place(model: nn.Sequential, layer: int) -> int:
 
 
 @torch.no_grad()
-def _regression(
-    model: nn.Sequential, layer: int, following: nn.Linear | nn.Conv2d, inputs: Tensor
-) -> tuple[Tensor, Tensor]:
+def _regression(before: nn.Sequential, following: nn.Linear | nn.Conv2d, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return what the next layer reads, one row per product with its weights, and what it answers, in float64."""
     require_type("inputs", inputs, Tensor)
     require_non_empty("inputs", inputs)
-    before = copy.deepcopy(model[: _following_place(model, layer)]).eval()
-    hidden = before(inputs)
+    hidden = copy.deepcopy(before).eval()(inputs)
     if isinstance(following, nn.Conv2d):
         patches = F.unfold(
             hidden,
@@ -276,18 +269,21 @@ def _columns(kept: Tensor, following: nn.Linear | nn.Conv2d, num_units: int) -> 
 
 def _forward_selection(blocks: Tensor, targets: Tensor, num_kept: int) -> Tensor:
     """Choose blocks (N, U, m) one by one, each time the one that explains most of what is left of the targets."""
-    left, rest = blocks - blocks.mean(dim=0), targets - targets.mean(dim=0)
+    rest = targets - targets.mean(dim=0)
+    # (U, m, N): the rows of a block lie together, so that all below are plain matrix products
+    left = (blocks - blocks.mean(dim=0)).permute(1, 2, 0).contiguous()
+    flat = left.view(-1, len(rest))
     chosen: list[int] = []
     for _ in range(num_kept):
-        grams = torch.einsum("nui,nuj->uij", left, left)
-        sides = torch.einsum("nui,no->uio", left, rest)
+        grams = left @ left.mT
+        sides = (flat @ rest).view(*left.shape[:2], -1)
         gains = (sides * (torch.linalg.pinv(grams, rtol=1e-10, hermitian=True) @ sides)).sum(dim=(1, 2))
         gains[chosen] = -torch.inf
         chosen.append(int(gains.argmax()))
-        basis, sizes, _ = torch.linalg.svd(left[:, chosen[-1]], full_matrices=False)
-        basis = basis[:, sizes > 1e-10 * sizes.max().clamp(min=1e-300)]
-        left = left - torch.einsum("nk,kui->nui", basis, torch.einsum("nk,nui->kui", basis, left))
-        rest = rest - basis @ (basis.T @ rest)
+        _, sizes, basis = torch.linalg.svd(left[chosen[-1]], full_matrices=False)
+        basis = basis[sizes > 1e-10 * sizes.max().clamp(min=1e-300)]
+        flat.addmm_(flat @ basis.T, basis, alpha=-1)
+        rest = rest - basis.T @ (basis @ rest)
     return torch.tensor(chosen, device=blocks.device)
 
 

@@ -9,7 +9,14 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from nnopt.checks import require_finite, require_fraction, require_integer, require_non_empty, require_same_shape
+from nnopt.checks import (
+    require_dtype,
+    require_finite,
+    require_fraction,
+    require_integer,
+    require_non_empty,
+    require_same_shape,
+)
 
 __all__ = [
     "apply_masks",
@@ -242,8 +249,7 @@ def _pairs(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.Param
     for name, mask in masks.items():
         if name not in parameters:
             raise ValueError(f"masks must name parameters of the model, got {name!r}")
-        if mask.dtype != torch.bool:
-            raise TypeError(f"the mask of {name} must be boolean, got {mask.dtype}")
+        require_dtype(f"the mask of {name}", mask, torch.bool)
         require_same_shape(name, parameters[name], "its mask", mask)
         pairs.append((parameters[name], mask.to(parameters[name].device)))
     return pairs

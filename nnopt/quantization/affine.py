@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from nnopt.checks import require_finite, require_integer, require_non_empty, require_one_of, require_type
+from nnopt.checks import require_dtype, require_finite, require_integer, require_non_empty, require_one_of, require_type
 
 __all__ = ["Granularity", "Quantized", "choose_grid", "quantize", "quantize_weights"]
 
@@ -198,9 +198,7 @@ def _to_blocks(values: Tensor, granularity: Granularity) -> Tensor:
 
 
 def _require(values: Tensor, num_bits: int, symmetric: bool, granularity: Granularity) -> None:
-    require_type("values", values, Tensor)
-    if not values.is_floating_point():
-        raise TypeError(f"values must be floating point, got {values.dtype}")
+    require_dtype("values", values, None)
     require_non_empty("values", values)
     require_finite("values", values)
     require_integer("num_bits", num_bits, minimum=2 if symmetric else 1)

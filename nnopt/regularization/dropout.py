@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nnopt.checks import require_fraction, require_type
+from nnopt.checks import require_dtype, require_fraction, require_type
 
 __all__ = ["DropPath", "Dropout", "apply_keep_mask", "drop_path", "dropout", "keep_mask"]
 
@@ -75,9 +75,7 @@ def apply_keep_mask(inputs: Tensor, mask: Tensor, drop_probability: float) -> Te
         tensor([2., 0., 6.])
     """
     _require(inputs, drop_probability, None)
-    require_type("mask", mask, Tensor)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, got {mask.dtype}")
+    require_dtype("mask", mask, torch.bool)
     if mask.ndim != inputs.ndim or any(m not in (1, n) for m, n in zip(mask.shape, inputs.shape)):
         raise ValueError(
             f"mask must have the shape of inputs, {tuple(inputs.shape)}, or 1 in its places, got {tuple(mask.shape)}"
@@ -219,9 +217,6 @@ class DropPath(_Dropping):
 
 
 def _require(inputs: object, drop_probability: object, generator: object) -> None:
-    require_type("inputs", inputs, Tensor)
-    assert isinstance(inputs, Tensor)
-    if not inputs.is_floating_point():
-        raise TypeError(f"inputs must be floating point, got {inputs.dtype}")
+    require_dtype("inputs", inputs, None)
     require_fraction("drop_probability", drop_probability)
     require_type("generator", generator, (torch.Generator, type(None)))

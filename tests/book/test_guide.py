@@ -15,15 +15,15 @@ nnopt: {guide: GUIDE}
 CLAIMS = 'claims.bound("part/one#gain")\nclaims.bound("part/one#limit")\n'
 
 
-def chapter(folder: Path, guide: str) -> Chapter:
-    path = folder / "book" / "part" / "one.md"
+def chapter(folder: Path, guide: str, name: str = "part/one") -> Chapter:
+    path = folder / "book" / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(FRONT.replace("GUIDE", guide) + CLAIMS)
-    return Chapter(folder, "book/part/one")
+    return Chapter(folder, f"book/{name}")
 
 
 def test_a_chapter_is_listed_for_its_bottlenecks_only(tmp_path: Path) -> None:
-    one = chapter(tmp_path, "{for: [too big, too slow], gain: gain, limit: limit}")
+    one = chapter(tmp_path, "{for: [too big, too slow], rank: 10, gain: gain, limit: limit}")
     assert guide_faults(one) == []
     assert guide_rows("too big", [one]) == [(one, "part/one#gain", "part/one#limit")]
     assert guide_rows("does not train", [one]) == []
@@ -32,15 +32,29 @@ def test_a_chapter_is_listed_for_its_bottlenecks_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("guide", "fault"),
     [
-        ("{for: [too big], gain: gain}", "must have the keys"),
-        ("{for: [too heavy], gain: gain, limit: limit}", "must be a list out of"),
-        ("{for: [], gain: gain, limit: limit}", "must be a list out of"),
-        ("{for: [too big], gain: loss, limit: limit}", "gain names no claim"),
-        ("{for: [too big], gain: gain, limit: edge}", "limit names no claim"),
+        ("{for: [too big], rank: 1, gain: gain}", "must have the keys"),
+        ("{for: [too big], gain: gain, limit: limit}", "must have the keys for, rank, gain and limit"),
+        ("{for: [too heavy], rank: 1, gain: gain, limit: limit}", "must be a list out of"),
+        ("{for: [], rank: 1, gain: gain, limit: limit}", "must be a list out of"),
+        ("{for: [too big], rank: 0, gain: gain, limit: limit}", "rank must be a whole number >= 1"),
+        ("{for: [too big], rank: first, gain: gain, limit: limit}", "got 'first'"),
+        ("{for: [too big], rank: 1, gain: loss, limit: limit}", "gain names no claim"),
+        ("{for: [too big], rank: 1, gain: gain, limit: edge}", "limit names no claim"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, guide: str, fault: str) -> None:
     assert any(fault in found for found in guide_faults(chapter(tmp_path, guide)))
+
+
+def test_what_to_try_first_comes_first_and_two_chapters_cannot_both(tmp_path: Path) -> None:
+    second = chapter(tmp_path, "{for: [too big, too slow], rank: 20, gain: gain, limit: limit}", "part/early")
+    first = chapter(tmp_path, "{for: [too big], rank: 3, gain: gain, limit: limit}", "part/late")
+    assert [row[0] for row in guide_rows("too big", [second, first])] == [first, second]
+    again = chapter(tmp_path, "{for: [too slow], rank: 3, gain: gain, limit: limit}", "part/again")
+    assert [row[0] for row in guide_rows("too slow", [second, first, again])] == [again, second]
+    rival = chapter(tmp_path, "{for: [too big], rank: 20, gain: gain, limit: limit}", "part/rival")
+    with pytest.raises(ValueError, match=r"unique for 'too big', got 20 in part/early and in part/rival"):
+        guide_rows("too big", [second, first, rival])
 
 
 def test_every_bottleneck_of_the_book_has_a_chapter_and_a_place_in_the_guide() -> None:

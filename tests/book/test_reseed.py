@@ -54,6 +54,22 @@ def test_another_error_of_a_chapter_has_not_held_even_if_its_claims_have() -> No
     assert [(row["id"], row["held"]) for row in rows] == [("part/one#gain", True), ("part/one#error", False)]
 
 
+def test_a_failed_claim_on_which_a_later_cell_stumbles_counts_once() -> None:
+    published = [claim(), claim("part/two#third")]
+    errors = {"part/one": "NameError: the failed cell did not define it"}
+    failed = claim(held=False)
+    rows = judge(published, [failed, published[1]], offset=5, errors=errors, register=NO_REGISTER)
+    assert [(row["id"], row["held"]) for row in rows] == [("part/one#gain", False), ("part/two#third", True)]
+    assert rows[0]["note"] == "and later NameError: the failed cell did not define it"
+    # a claim without a row already carries the error
+    rows = judge(published, [published[1]], offset=5, errors=errors, register=NO_REGISTER)
+    assert [(row["id"], row["held"]) for row in rows] == [("part/one#gain", False), ("part/two#third", True)]
+    assert "NameError" in rows[0]["note"]
+    # an error of another chapter is one of its own, also where its claims do not count
+    rows = judge(published, [failed, published[1]], offset=5, errors={"part/two": "TypeError: x"}, register=NO_REGISTER)
+    assert [row["id"] for row in rows if not row["held"]] == ["part/one#gain", "part/two#error"]
+
+
 def test_an_offset_at_which_an_earlier_version_failed_cannot_judge_the_claim() -> None:
     register = {"claims": {"part/one#gain": {"failures": [{"offset": 5, "version": 1}]}}}
     changed = claim(version=2)

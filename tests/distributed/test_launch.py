@@ -57,6 +57,11 @@ def test_tensors_go_in_and_come_back_and_the_callers_are_untouched() -> None:
     assert results[0].data_ptr() != results[1].data_ptr()
 
 
+def test_a_rank_that_ends_at_once_does_not_cut_off_those_that_are_still_connecting() -> None:
+    for _ in range(3):
+        assert launch(dist.get_rank, 6, deadline_s=DEADLINE_S) == list(range(6))
+
+
 @pytest.mark.parametrize("device", available_devices(), ids=str)
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_collectives_work_on_every_device_also_when_ranks_share_it(device: torch.device, num_processes: int) -> None:

@@ -187,6 +187,16 @@ def test_saved_activations_worked_by_hand() -> None:
     assert cost.activation_bytes(conv, torch.zeros(3, 1, 8, 8)) == 3 * (64 + 128) * 4 + 3 * 32 * 8
 
 
+def test_a_batch_that_is_a_view_of_a_dataset_counts_as_much_as_its_copy() -> None:
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    dataset = torch.zeros(1000, 5)
+    assert cost.report(model, dataset[:2]).rows == cost.report(model, dataset[:2].clone()).rows
+    assert cost.report(model, (dataset[10:12],)).rows[0]["activation_bytes"] == 4 * 2 * (5 + 7)
+    # what the model itself takes a view of stays in memory as a whole
+    halves = nn.Sequential(nn.Linear(5, 8), nn.GLU())
+    assert cost.activation_bytes(halves, dataset[:2]) == 4 * 2 * (5 + 8)
+
+
 def test_saved_activations_are_proportional_to_the_batch_size() -> None:
     model = convnet([4, 6], generator=seeded())
     single = cost.activation_bytes(model, torch.zeros(1, 1, 8, 8))

@@ -323,7 +323,7 @@ def test_masks_that_do_not_fit_are_refused_before_anything_changes() -> None:
     none = torch.zeros(5, 6, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"masks must name parameters of the model, got '1.weight'"):
         apply_masks(model, {"0.weight": none, "1.weight": none})
-    with pytest.raises(TypeError, match=r"the mask of 0.weight must be boolean, got torch.float32"):
+    with pytest.raises(TypeError, match=r"the mask of 0.weight must be bool, got torch.float32"):
         apply_masks(model, {"0.weight": none.float()})
     with pytest.raises(ValueError, match=r"0.weight and its mask must have the same shape, got \(5, 6\) and \(6, 5\)"):
         apply_masks(model, {"0.weight": none.T})
