@@ -1,6 +1,8 @@
 """Checkers for the reader's own code: each answers in one sentence."""
 
 from ._verdict import Verdict as Verdict
+from .adaptive import AdamFunction as AdamFunction
+from .adaptive import check_adam_test as check_adam_test
 from .affine import Quantizer as Quantizer
 from .affine import check_quantizer_test as check_quantizer_test
 from .augmentation import ShiftFunction as ShiftFunction
@@ -28,6 +30,7 @@ from .sweep import check_tuner as check_tuner
 from .timing import check_comparison as check_comparison
 
 __all__ = [
+    "AdamFunction",
     "DropoutFunction",
     "Loader",
     "Quantizer",
@@ -35,6 +38,7 @@ __all__ = [
     "SoftLoss",
     "TrainingRun",
     "Verdict",
+    "check_adam_test",
     "check_averaging",
     "check_comparison",
     "check_decision_rule",

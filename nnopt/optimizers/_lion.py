@@ -24,7 +24,8 @@ class Lion(CheckedOptimizer):
         betas: β₁ of the step and β₂ of the memory, each in [0, 1).
         weight_decay: λ, at least 0, decoupled: parameters shrink by ηλ.
         maximize: climb instead of descend.
-        foreach: update many tensors in one call (None and True), or one by one by the pure step (False).
+        foreach: True updates many tensors in one call, False one by one by the pure step, None as fast as it can:
+            on a CPU with torch's fused kernels of SGD, whose steps differ from the others' by rounding.
 
     Raises:
         ValueError: a setting is out of range or NaN, a group has an unknown key, a parameter repeats.
@@ -69,10 +70,12 @@ class Lion(CheckedOptimizer):
 
     def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         state = self.state
-        for parameter in parameters:
-            if not state[parameter]:
-                state[parameter]["exp_avg"] = torch.zeros_like(parameter)
-        averages: list[Tensor] = [state[parameter]["exp_avg"] for parameter in parameters]
+        try:
+            averages: list[Tensor] = [state[parameter]["exp_avg"] for parameter in parameters]
+        except KeyError:  # some have not moved yet
+            for parameter in parameters:
+                state[parameter].setdefault("exp_avg", torch.zeros_like(parameter))
+            averages = [state[parameter]["exp_avg"] for parameter in parameters]
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         if isinstance(lr, Tensor) and lr.device.type == "cpu" and not torch.compiler.is_compiling():
             lr = lr.item()
@@ -81,7 +84,15 @@ class Lion(CheckedOptimizer):
                 new = lion_step(parameter, gradient, average, lr=lr, betas=(beta1, beta2), weight_decay=decay)
                 torch._foreach_copy_([parameter, average], list(new))
             return
-        directions = torch._foreach_lerp(averages, gradients, 1 - beta1)
+        if group["foreach"] is None and not isinstance(lr, Tensor) and _alike(parameters, gradients, averages):
+            # only the sign counts, and g + β₁/(1−β₁) m has that of the average and costs less
+            directions = list(torch._foreach_add(gradients, averages, alpha=beta1 / (1 - beta1)))
+            torch._foreach_sign_(directions)
+            # m + (1−β₂)(g − m) is a step of descent from m along m − g
+            _descend(averages, gradients, lr=1 - beta2, decay=1.0, ascent=True)
+            _descend(parameters, directions, lr=lr, decay=decay, ascent=False)
+            return
+        directions = list(torch._foreach_lerp(averages, gradients, 1 - beta1))
         torch._foreach_sign_(directions)
         torch._foreach_lerp_(averages, gradients, 1 - beta2)
         if decay != 0:
@@ -91,3 +102,28 @@ class Lion(CheckedOptimizer):
             torch._foreach_sub_(parameters, directions)
         else:
             torch._foreach_add_(parameters, directions, alpha=-lr)
+
+
+def _alike(*lists: list[Tensor]) -> bool:
+    """Return whether the fused kernels may be used: on a CPU, and only where all tensors lie in memory alike.
+
+    They read plain memory in order: a gradient that is laid out otherwise would move the wrong weights.
+    """
+    on_cpu = lists[0][0].device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and all(all(map(Tensor.is_contiguous, tensors)) for tensors in lists)
+
+
+def _descend(parameters: list[Tensor], gradients: list[Tensor], *, lr: float, decay: float, ascent: bool) -> None:
+    """Take θ ← θ − lr (±g + decay θ) for many tensors, in one pass over each."""
+    torch._fused_sgd_(
+        parameters,
+        gradients,
+        [],
+        weight_decay=decay,
+        momentum=0.0,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=ascent,
+        is_first_step=False,
+    )

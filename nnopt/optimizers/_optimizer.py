@@ -128,20 +128,17 @@ def _with_gradients(parameters: list[Tensor]) -> list[tuple[list[Tensor], list[T
             gradients.append(gradient)
     if not gradients:
         return []
-    layouts = {gradient.layout for gradient in gradients}
-    if layouts != {torch.strided}:
-        raise TypeError(f"gradients must be dense, got layouts {sorted(map(str, layouts))}")
-    devices = [gradient.device for gradient in gradients]
+    if [gradient.layout for gradient in gradients].count(torch.strided) < len(gradients):
+        raise TypeError(f"gradients must be dense, got layouts {sorted({str(g.layout) for g in gradients})}")
     dtypes = [gradient.dtype for gradient in gradients]
-    own_dtypes = [parameter.dtype for parameter in with_gradient]
-    if own_dtypes != dtypes:
+    if [parameter.dtype for parameter in with_gradient] != dtypes:
         raise TypeError(f"gradients must have the dtype of their parameters, got {sorted(map(str, set(dtypes)))}")
-    kinds = list(zip(devices, dtypes))
-    if kinds.count(kinds[0]) == len(kinds):
+    devices = [gradient.device for gradient in gradients]
+    if dtypes.count(dtypes[0]) == devices.count(devices[0]) == len(gradients):
         return [(with_gradient, gradients)]
     apart: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
-    for parameter, gradient, kind in zip(with_gradient, gradients, kinds, strict=True):
-        members = apart.setdefault(kind, ([], []))
+    for parameter, gradient, device, dtype in zip(with_gradient, gradients, devices, dtypes, strict=True):
+        members = apart.setdefault((device, dtype), ([], []))
         members[0].append(parameter)
         members[1].append(gradient)
     return list(apart.values())
