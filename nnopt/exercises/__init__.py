@@ -7,6 +7,7 @@ from .affine import Quantizer as Quantizer
 from .affine import check_quantizer_test as check_quantizer_test
 from .augmentation import ShiftFunction as ShiftFunction
 from .augmentation import check_random_shift as check_random_shift
+from .batch_size import check_fastest_batch as check_fastest_batch
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
@@ -42,6 +43,7 @@ __all__ = [
     "check_averaging",
     "check_comparison",
     "check_decision_rule",
+    "check_fastest_batch",
     "check_global_masks",
     "check_greedy_rates",
     "check_dropout",

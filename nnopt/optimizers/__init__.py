@@ -12,6 +12,10 @@ from .adaptive import adagrad_step as adagrad_step
 from .adaptive import adam_step as adam_step
 from .adaptive import lion_step as lion_step
 from .adaptive import rmsprop_step as rmsprop_step
+from .batch_size import accumulate as accumulate
+from .batch_size import gradient_noise_scale as gradient_noise_scale
+from .batch_size import per_example_noise_scale as per_example_noise_scale
+from .batch_size import scale_lr as scale_lr
 from .descent import gradient_step as gradient_step
 from .descent import largest_curvature as largest_curvature
 from .descent import stability_limit as stability_limit
@@ -33,6 +37,7 @@ __all__ = [
     "Lion",
     "Plateau",
     "RangeTest",
+    "accumulate",
     "adafactor_step",
     "adagrad_step",
     "adam_step",
@@ -41,6 +46,7 @@ __all__ = [
     "critical_momentum",
     "expected_loss",
     "exponential",
+    "gradient_noise_scale",
     "gradient_step",
     "inverse_square_root",
     "largest_curvature",
@@ -51,9 +57,11 @@ __all__ = [
     "nadam_step",
     "one_cycle",
     "optimal_momentum",
+    "per_example_noise_scale",
     "radam_step",
     "range_test",
     "rmsprop_step",
+    "scale_lr",
     "stability_limit",
     "step_decay",
     "warmup_stable_decay",
