@@ -31,7 +31,9 @@ def check_fastest_batch(candidate: Callable[[float, float, float], float]) -> Ve
         if not math.isfinite(rows) or rows < 1 or rows != round(rows):
             return Verdict(False, f"On {name} a batch of {rows:g} rows is no batch: a whole number, at least 1.")
 
-        def time(size: float, noise_scale: float = noise_scale, fixed: float = fixed, per_row: float = per_row) -> float:
+        def time(
+            size: float, noise_scale: float = noise_scale, fixed: float = fixed, per_row: float = per_row
+        ) -> float:
             return (1 + noise_scale / size) * (fixed + per_row * size)
 
         best = max(1.0, math.sqrt(fixed * noise_scale / per_row))

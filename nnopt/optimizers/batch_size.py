@@ -29,8 +29,8 @@ def gradient_noise_scale(
 ) -> tuple[float, float, float]:
     r"""Estimate the gradient noise scale from the lengths of gradients of two batch sizes.
 
-    A batch of B independent rows has :math:`\mathbb E\lVert g_B\rVert^2 = \lVert G\rVert^2 + \operatorname{tr}\Sigma/B`;
-    two sizes b < B give two equations, and their solution is
+    The gradient of B independent rows has the mean square ‖G‖² + tr Σ / B; two sizes b < B give two equations,
+    and their solution is
 
     .. math::
         \mathcal B = \frac{\operatorname{tr}\Sigma}{\lVert G\rVert^2}
@@ -254,7 +254,7 @@ def accumulate(model: nn.Module, loss_fn: LossFn, batches: Iterable[Batch]) -> T
     mean: Tensor | None = None
     for inputs, targets in parts:
         share = loss_fn(model(inputs), targets) * (len(targets) / num_rows)
-        share.backward()  # type: ignore[no-untyped-call]
+        share.backward()
         mean = share.detach() if mean is None else mean + share.detach()
     assert mean is not None
     return mean
