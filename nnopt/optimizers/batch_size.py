@@ -161,8 +161,8 @@ def per_example_noise_scale(loss_fn: LossFn, model: nn.Module, batch: Batch, *, 
         losses = vmap(loss_of_row)(stacked, rows, wanted)
         gradients = torch.autograd.grad(losses.sum(), list(copies.values()), materialize_grads=True)
         for place, gradient in enumerate(gradients):
-            total[place] += gradient.double().sum(dim=0)
-            squares += gradient.double().square().sum()
+            total[place] += gradient.sum(dim=0, dtype=torch.float64)
+            squares += gradient.square().sum(dtype=torch.float64)
     signal = sum((each / len(inputs)).square().sum() for each in total)
     mean_square = squares / len(inputs)
     assert isinstance(signal, Tensor)

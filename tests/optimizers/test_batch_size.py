@@ -109,7 +109,7 @@ def gaussian_norms(noise_scale: float, size: int, count: int, seed: int, dimensi
     """Return lengths of means of ``size`` rows whose true gradient has length 1."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, dimensions, generator=generator, dtype=torch.float64)
-    gradients = noise * (noise_scale / dimensions / size) ** 0.5
+    gradients = noise * math.sqrt(noise_scale / dimensions / size)
     gradients[:, 0] += 1
     return gradients.square().sum(dim=1).sqrt()
 
