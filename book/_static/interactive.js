@@ -89,6 +89,37 @@
     });
   });
 
+  nnoptFigures.register("noise-and-decay", (root) => {
+    const { curvatures, noise, num_steps, lowest } = JSON.parse(root.dataset.nnoptSettings);
+    const x = (step) => 60 + (540 * step) / num_steps;
+    const y = (loss) => 110 + 140 * Math.min(Math.max(Math.log10(loss) / lowest, 0), 1);
+    const line = (values, height) => values.map((v, step) => `${x(step).toFixed(1)},${height(v).toFixed(1)}`).join(" ");
+    const expected = (rates) => {
+      let squares = curvatures.map(() => 1);
+      const loss = () => curvatures.reduce((sum, c, i) => sum + c * squares[i], 0) / 2;
+      const losses = [loss()];
+      for (const rate of rates) {
+        squares = squares.map((s, i) => (1 - rate * curvatures[i]) ** 2 * s + rate ** 2 * noise[i]);
+        losses.push(loss());
+      }
+      return losses;
+    };
+    sliders(root, ({ lr, decay }) => {
+      const rates = [];
+      for (let step = 0; step < num_steps; step += 1) {
+        rates.push(lr * (decay > 0 ? Math.min(1, (num_steps - step) / (decay * num_steps)) : 1));
+      }
+      const losses = expected(rates);
+      const flat = expected(rates.map(() => lr));
+      root.querySelector(".nnopt-rates").setAttribute("points", line(rates, (rate) => 80 - (60 * rate) / 1.9));
+      root.querySelector(".nnopt-path").setAttribute("points", line(losses, y));
+      root.querySelector(".nnopt-flat").setAttribute("points", line(flat, y));
+      root.querySelector(".nnopt-readout").textContent =
+        `at the end ${losses[num_steps].toFixed(4)}, without decay ${flat[num_steps].toFixed(4)}`;
+      return [...losses, ...flat];
+    });
+  });
+
   // Lanczos's approximation of log Γ
   function logGamma(z) {
     const c = [76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155,

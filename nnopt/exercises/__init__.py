@@ -23,6 +23,7 @@ from .losses import check_loss_test as check_loss_test
 from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
+from .schedules import check_greedy_rates as check_greedy_rates
 from .soft_targets import SoftLoss as SoftLoss
 from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
@@ -42,6 +43,7 @@ __all__ = [
     "check_comparison",
     "check_decision_rule",
     "check_global_masks",
+    "check_greedy_rates",
     "check_dropout",
     "check_loader_test",
     "check_loss_test",

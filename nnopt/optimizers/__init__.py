@@ -3,7 +3,11 @@
 from ._adaptive_variants import adafactor_step as adafactor_step
 from ._adaptive_variants import nadam_step as nadam_step
 from ._adaptive_variants import radam_step as radam_step
+from ._feedback import Plateau as Plateau
+from ._feedback import RangeTest as RangeTest
+from ._feedback import range_test as range_test
 from ._lion import Lion as Lion
+from ._noise import expected_loss as expected_loss
 from .adaptive import adagrad_step as adagrad_step
 from .adaptive import adam_step as adam_step
 from .adaptive import lion_step as lion_step
@@ -15,21 +19,43 @@ from .momentum import critical_momentum as critical_momentum
 from .momentum import momentum_rate as momentum_rate
 from .momentum import momentum_step as momentum_step
 from .momentum import optimal_momentum as optimal_momentum
+from .schedules import constant as constant
+from .schedules import cosine as cosine
+from .schedules import exponential as exponential
+from .schedules import inverse_square_root as inverse_square_root
+from .schedules import linear as linear
+from .schedules import one_cycle as one_cycle
+from .schedules import step_decay as step_decay
+from .schedules import warmup_stable_decay as warmup_stable_decay
+from .schedules import with_warmup as with_warmup
 
 __all__ = [
     "Lion",
+    "Plateau",
+    "RangeTest",
     "adafactor_step",
     "adagrad_step",
     "adam_step",
+    "constant",
+    "cosine",
     "critical_momentum",
+    "expected_loss",
+    "exponential",
     "gradient_step",
+    "inverse_square_root",
     "largest_curvature",
+    "linear",
     "lion_step",
     "momentum_rate",
     "momentum_step",
     "nadam_step",
+    "one_cycle",
     "optimal_momentum",
     "radam_step",
+    "range_test",
     "rmsprop_step",
     "stability_limit",
+    "step_decay",
+    "warmup_stable_decay",
+    "with_warmup",
 ]

@@ -3,6 +3,7 @@
 from ._figure import Figure as Figure
 from .curves import curves as curves
 from .histograms import histograms as histograms
+from .interactive import noise_and_decay as noise_and_decay
 from .interactive import rolling_point as rolling_point
 from .interactive import valley_and_roots as valley_and_roots
 from .interactive import will_it_hold as will_it_hold
@@ -18,6 +19,7 @@ __all__ = [
     "histograms",
     "intervals",
     "paired",
+    "noise_and_decay",
     "rolling_point",
     "trajectories",
     "valley_and_roots",

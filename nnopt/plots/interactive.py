@@ -4,44 +4,15 @@ The SVG below is complete without a script (Colab, print). In the book ``interac
 element by ``data-nnopt-figure``, shows its sliders and computes the same numbers; a test compares them.
 """
 
-import json
 import math
-from collections.abc import Mapping
-from html import escape
-from typing import Any
 
 from nnopt.checks import require_fraction, require_integer, require_non_negative, require_positive
 
 from ._figure import Figure
+from ._moving import TEXT, WIDTH, moving_figure, slider
+from ._noise_and_decay import noise_and_decay
 
-__all__ = ["rolling_point", "valley_and_roots", "will_it_hold"]
-
-_WIDTH, _HEIGHT = 640, 300
-_TEXT = 'font-family="var(--nnopt-font, sans-serif)" font-size="14" fill="var(--nnopt-ink, currentColor)"'
-
-
-def _figure(
-    name: str, settings: Mapping[str, Any], values: Any, sliders: str, body: str, alt: str, caption: str
-) -> Figure:
-    """Wrap a drawing with its sliders, hidden until the script runs."""
-    if len(alt.split()) < 4:
-        raise ValueError(f"alt must describe what the figure shows, got {alt!r}")
-    numbers = escape(json.dumps(values))
-    html = (
-        f'<div class="nnopt-interactive" data-nnopt-figure="{name}" '
-        f'data-nnopt-settings="{escape(json.dumps(dict(settings)))}" data-nnopt-values="{numbers}">'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(alt)}" '
-        f'style="max-width: {_WIDTH}px; width: 100%">{body}</svg>'
-        f'<div class="nnopt-controls" hidden>{sliders}</div></div>'
-    )
-    return Figure(html, alt, caption)
-
-
-def _slider(key: str, label: str, low: float, high: float, step: float, value: float) -> str:
-    return (
-        f"<label>{escape(label)} <output></output>"
-        f'<input type="range" name="{key}" min="{low:g}" max="{high:g}" step="{step:g}" value="{value:g}"></label>'
-    )
+__all__ = ["noise_and_decay", "rolling_point", "valley_and_roots", "will_it_hold"]
 
 
 def rolling_point(
@@ -82,7 +53,7 @@ def rolling_point(
     reach = 1.6 * abs(start)
 
     def x(position: float) -> float:
-        return _WIDTH / 2 + position / reach * 290
+        return WIDTH / 2 + position / reach * 290
 
     def y(position: float) -> float:
         return 210 - min((position / reach) ** 2, 1.2) * 190
@@ -105,13 +76,13 @@ def rolling_point(
         f'<line x1="40" x2="600" y1="252" y2="252" stroke="var(--nnopt-ink, currentColor)" opacity="0.6"/>'
         f'<line x1="{border:.1f}" x2="600" y1="252" y2="252" {orange} stroke-width="8" opacity="0.4"/>'
         f'<line x1="{border:.1f}" x2="{border:.1f}" y1="240" y2="264" {orange}/>'
-        f'<text x="{border:.1f}" y="284" text-anchor="middle" {_TEXT}>edge 2/λ = {edge:.3g}</text>'
+        f'<text x="{border:.1f}" y="284" text-anchor="middle" {TEXT}>edge 2/λ = {edge:.3g}</text>'
         f'<circle class="nnopt-rate" cx="{mark:.1f}" cy="252" r="6" fill="var(--nnopt-c0, #0072b2)"/>'
-        f'<text class="nnopt-readout" x="40" y="284" {_TEXT}>{_rolling_text(lr, curvature)}</text>'
+        f'<text class="nnopt-readout" x="40" y="284" {TEXT}>{_rolling_text(lr, curvature)}</text>'
     )
     settings = {"curvature": curvature, "start": start, "num_steps": num_steps, "reach": reach, "top": top}
-    sliders = _slider("lr", "learning rate η", 0.0, top, top / 250, lr)
-    return _figure("rolling-point", settings, positions, sliders, body, alt, caption)
+    sliders = slider("lr", "learning rate η", 0.0, top, top / 250, lr)
+    return moving_figure("rolling-point", settings, positions, sliders, body, alt, caption)
 
 
 def _rolling_text(lr: float, curvature: float) -> str:
@@ -186,15 +157,15 @@ def valley_and_roots(
         f'<circle class="nnopt-floor" cx="480" cy="130" r="{110 * math.sqrt(momentum):.1f}" '
         f'stroke-dasharray="5 4" {axis}/>'
         f'<g class="nnopt-roots">{_root_marks(roots)}</g>'
-        f'<text class="nnopt-readout" x="20" y="284" {_TEXT}>{_valley_text(rate)}</text>'
-        f'<text x="620" y="284" text-anchor="end" {_TEXT}>roots: ● along, ■ across</text>'
+        f'<text class="nnopt-readout" x="20" y="284" {TEXT}>{_valley_text(rate)}</text>'
+        f'<text x="620" y="284" text-anchor="end" {TEXT}>roots: ● along, ■ across</text>'
     )
     values = [*paths[0], *paths[1], *(part for pair in roots for root in pair for part in root)]
     settings = {"curvatures": curvatures, "start": start, "num_steps": num_steps}
-    sliders = _slider("lr", "learning rate η", 0, 4, 0.02, lr) + _slider(
+    sliders = slider("lr", "learning rate η", 0, 4, 0.02, lr) + slider(
         "momentum", "momentum β", 0, 0.99, 0.01, momentum
     )
-    return _figure("valley-and-roots", settings, values, sliders, body, alt, caption)
+    return moving_figure("valley-and-roots", settings, values, sliders, body, alt, caption)
 
 
 def _heavy_ball(lr: float, momentum: float, curvature: float, start: float, num_steps: int) -> list[float]:
@@ -277,13 +248,13 @@ def will_it_hold(
     chance = hold_probability(distance, num_seeds)
     critical = [round(float(special.stdtrit(n - 1, 0.975)), 6) for n in range(2, 41)]
     drawn, count = _repetitions(effect, num_seeds, margin, critical[num_seeds - 2])
-    body = drawn + f'<text class="nnopt-readout" x="40" y="284" {_TEXT}>{_hold_text(count, chance)}</text>'
+    body = drawn + f'<text class="nnopt-readout" x="40" y="284" {TEXT}>{_hold_text(count, chance)}</text>'
     sliders = (
-        _slider("effect", "true effect, in standard deviations", 0, 4, 0.05, effect)
-        + _slider("num_seeds", "seeds", 5, 40, 1, num_seeds)
-        + _slider("margin", "margin, in standard deviations", 0, 3, 0.05, margin)
+        slider("effect", "true effect, in standard deviations", 0, 4, 0.05, effect)
+        + slider("num_seeds", "seeds", 5, 40, 1, num_seeds)
+        + slider("margin", "margin, in standard deviations", 0, 3, 0.05, margin)
     )
-    return _figure(
+    return moving_figure(
         "will-it-hold", {"critical": critical, "pairs": _replications()}, [chance, count], sliders, body, alt, caption
     )
 

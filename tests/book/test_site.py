@@ -229,6 +229,25 @@ def test_the_valley_and_the_roots_of_the_script_are_those_of_python(
         assert events == []
 
 
+@pytest.mark.parametrize(("lr", "decay"), [(0.0, 0.0), (0.3, 0.5), (1.0, 1.0), (1.9, 0.02)])
+def test_the_decay_of_the_script_is_that_of_python(chromium: Browser, tmp_path: Path, lr: float, decay: float) -> None:
+    def figure(lr: float, decay: float) -> plots.Figure:
+        return plots.noise_and_decay(lr=lr, decay=decay, alt="expected losses under two rates")
+
+    with offline_page(chromium) as (page, events):
+        page.goto(bare_page(tmp_path, figure(0.8, 0.2)))
+        for name, value in (("lr", lr), ("decay", decay)):
+            page.locator(f"input[name={name}]").evaluate(MOVE, str(value))
+        expected = figure(lr, decay)
+        assert shown(page) == pytest.approx(values_of(expected), rel=1e-9, abs=1e-12)
+        assert (page.locator(".nnopt-readout").text_content() or "?") in html_of(expected)
+        for name in ("rates", "path", "flat"):
+            drawn = page.locator(f".nnopt-{name}").get_attribute("points") or ""
+            there = html_of(expected).split(f'nnopt-{name}" points="')[1]
+            assert points(drawn) == pytest.approx(points(there), abs=0.11)
+        assert events == []
+
+
 @pytest.mark.parametrize(
     ("effect", "num_seeds", "margin"), [(1.0, 8, 0.5), (0.0, 5, 0.0), (3.5, 40, 1.0), (2.0, 16, 1.9)]
 )

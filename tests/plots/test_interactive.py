@@ -10,7 +10,14 @@ import torch
 
 from nnopt import plots
 from nnopt.measurement import hold_probability
-from nnopt.optimizers import gradient_step, momentum_rate, momentum_step
+from nnopt.optimizers import (
+    constant,
+    expected_loss,
+    gradient_step,
+    momentum_rate,
+    momentum_step,
+    warmup_stable_decay,
+)
 from nnopt.plots import Figure
 
 ALT = "a point rolling down a parabola"
@@ -85,6 +92,37 @@ def test_will_it_hold_counts_what_the_law_says() -> None:
         chance, count = data(figure, "values")
         assert chance == hold_probability((effect - margin) * num_seeds**0.5, num_seeds)
         assert count / 100 == pytest.approx(chance, abs=0.06)
+
+
+@pytest.mark.parametrize(("lr", "decay"), [(0.0, 0.5), (0.5, 0.25), (1.9, 1.0)])
+def test_the_losses_under_a_decay_are_those_of_the_theory(lr: float, decay: float) -> None:
+    figure = plots.noise_and_decay(lr=lr, decay=decay, num_steps=40, alt=ALT)
+    facts = data(figure, "settings")
+    curvatures, noise = (torch.tensor(facts[name], dtype=torch.float64) for name in ("curvatures", "noise"))
+    schedules = warmup_stable_decay(total_steps=40, decay_steps=int(40 * decay)), constant()
+    expected = [
+        float(loss)
+        for schedule in schedules
+        for loss in expected_loss(
+            curvatures, noise, start=torch.ones_like(noise), lr=lr, schedule=schedule, total_steps=40
+        )
+    ]
+    assert data(figure, "values") == pytest.approx(expected, rel=1e-12)
+    assert f"at the end {expected[40]:.4f}, without decay {expected[81]:.4f}" in figure.svg
+
+
+def test_no_decay_is_the_constant_rate() -> None:
+    values = data(plots.noise_and_decay(lr=0.7, decay=0.0, num_steps=30, alt=ALT), "values")
+    assert values[:31] == values[31:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"lr": 2.0}, "lr must be <= 1.9"), ({"decay": 1.1}, "decay must be in"), ({"num_steps": 1}, "num_steps must be")],
+)
+def test_a_decay_that_cannot_be_drawn_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.noise_and_decay(**{"lr": 0.5, "decay": 0.5, "alt": ALT, **settings})
 
 
 def test_without_a_script_the_controls_stay_hidden_and_the_drawing_is_there() -> None:
