@@ -1,7 +1,9 @@
 """Numbers of other pages on a page without code: the book's state in one line, and the value of a claim."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from chapters import ROOT
 from claims_page import rerun_status
 from docutils import nodes
@@ -10,7 +12,17 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-__all__ = ["MeasuredPlace", "MeasuredRole", "StatusDirective", "StatusPlace", "fill_landing", "status_line"]
+__all__ = [
+    "MeasuredPlace",
+    "MeasuredRole",
+    "RoomsDirective",
+    "RoomsPlace",
+    "StatusDirective",
+    "StatusPlace",
+    "fill_landing",
+    "rooms",
+    "status_line",
+]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -21,6 +33,10 @@ class MeasuredPlace(nodes.Inline, nodes.Element):  # type: ignore[misc]
 
 class StatusPlace(nodes.General, nodes.Element):  # type: ignore[misc]
     """Stands where the state of the book will be."""
+
+
+class RoomsPlace(nodes.General, nodes.Element):  # type: ignore[misc]
+    """Stands where the map of the book will be."""
 
 
 class MeasuredRole(SphinxRole):
@@ -41,6 +57,24 @@ class StatusDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.metadata[self.env.docname]["nnopt_claims"] = True
         return [StatusPlace()]
+
+
+class RoomsDirective(SphinxDirective):
+    """``{nnopt-rooms}``: every part of the book with its chapters, from the table of contents."""
+
+    has_content = False
+    option_spec: ClassVar[dict[str, Any]] = {}
+
+    def run(self) -> list[nodes.Node]:
+        self.env.metadata[self.env.docname]["nnopt_claims"] = True
+        return [RoomsPlace()]
+
+
+def rooms(root: Path) -> list[tuple[str, list[str]]]:
+    """Return each part that has chapters, with their pages, in reading order."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    parts = [(part["caption"], [entry["file"] for entry in part["chapters"]]) for part in toc["parts"]]
+    return [(caption, files) for caption, files in parts if caption != "Reference"]
 
 
 def status_line(rows: list[dict[str, Any]], reseed: dict[str, Any]) -> str:
@@ -76,3 +110,13 @@ def fill_landing(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         target = app.builder.get_relative_uri(docname, "book/claims")
         line += nodes.reference("", "see them all, and what failed", internal=True, refuri=target)
         status.replace_self(line)
+    for place in list(doctree.findall(RoomsPlace)):
+        items = []
+        for caption, files in rooms(ROOT):
+            links = nodes.paragraph()
+            for number, name in enumerate(files):
+                links += nodes.Text(" · " if number else "")
+                title = app.env.titles[name].astext()
+                links += nodes.reference("", title, internal=True, refuri=app.builder.get_relative_uri(docname, name))
+            items.append(nodes.definition_list_item("", nodes.term("", caption), nodes.definition("", links)))
+        place.replace_self(nodes.definition_list("", *items, classes=["simple", "nnopt-rooms"]))

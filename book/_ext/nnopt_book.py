@@ -15,7 +15,15 @@ from export import export, repository
 from given import given_role
 from guide import GuideDirective, GuidePlace, fill_guide
 from header import HeaderDirective, RunFacts, fill_headers
-from landing import MeasuredPlace, MeasuredRole, StatusDirective, StatusPlace, fill_landing
+from landing import (
+    MeasuredPlace,
+    MeasuredRole,
+    RoomsDirective,
+    RoomsPlace,
+    StatusDirective,
+    StatusPlace,
+    fill_landing,
+)
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -120,9 +128,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("given", given_role)
     app.add_node(MeasuredPlace)
     app.add_node(StatusPlace)
+    app.add_node(RoomsPlace)
     app.add_node(GuidePlace)
     app.add_role("measured", MeasuredRole())
     app.add_directive("nnopt-status", StatusDirective)
+    app.add_directive("nnopt-rooms", RoomsDirective)
     app.add_directive("nnopt-header", HeaderDirective)
     app.add_directive("nnopt-api", ApiDirective)
     app.add_directive("nnopt-claims", ClaimsDirective)

@@ -39,7 +39,7 @@ def expected_loss(
         TypeError: ``total_steps`` is not an integer.
 
     Source:
-        Schaul, Zhang and LeCun (2013), section 4.
+        Schaul, Zhang and LeCun (2013), for the noisy quadratic.
 
     Example:
         >>> one = torch.ones(1)

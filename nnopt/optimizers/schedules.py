@@ -252,7 +252,7 @@ def warmup_stable_decay(*, total_steps: int, decay_steps: int, warmup_steps: int
         ``SequentialLR`` of ``LinearLR``, ``ConstantLR`` and ``LinearLR``.
 
     Source:
-        Zhai et al. (2022) for the shape; the name is that of Hu et al. (2024).
+        Hu et al. (2024), for the name.
 
     Example:
         >>> [warmup_stable_decay(total_steps=6, decay_steps=2, warmup_steps=1)(t) for t in range(7)]
