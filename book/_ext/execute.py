@@ -15,8 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,13 @@ from chapters import ROOT, Chapter, select
 from conditions import Conditions, commit, published, versions
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from preload import Preloaded
 from records import write_records
 from tqdm import tqdm
 
 from nnopt.storage import write_atomic
 
-__all__ = ["Outcome", "execute"]
+__all__ = ["Outcome", "execute", "kernels"]
 
 CELL_TIMEOUT_S = 300
 BUDGET_S = 20 * 60
@@ -55,6 +57,7 @@ def execute(
     jobs: int = 2,
     allow_errors: bool = False,
     everything: bool = True,
+    preload: bool = False,
 ) -> list[Outcome]:
     """Bring ``out/executed`` and ``out/runs`` up to date, and ``claims.json`` and ``costs.json`` with them.
 
@@ -65,6 +68,7 @@ def execute(
         jobs: chapters at a time; those marked ``alone`` follow one by one.
         allow_errors: go on after a cell that raises and keep the notebook (re-runs count what did not hold).
         everything: ``wanted`` is the whole book, so that what else lies in ``out`` is removed.
+        preload: fork the kernels from a process that has loaded the libraries, where that is possible.
 
     Returns:
         One outcome per chapter, in the order of ``wanted``.
@@ -82,7 +86,10 @@ def execute(
     for name in store.dropped:
         tqdm.write(f"execution cache: dropped damaged entry {name}")
     session = _Session(store, conditions, out, allow_errors)
-    failed = session.run_all(missing, jobs) if missing else {}
+    failed = {}
+    if missing:
+        with kernels(conditions, conditions.environment(), preload=preload) as loading:
+            failed = session.run_all(missing, jobs, loading)
     outcomes = []
     for chapter in wanted:
         if chapter.name in failed:
@@ -102,6 +109,16 @@ def execute(
     return outcomes
 
 
+@contextmanager
+def kernels(conditions: Conditions, environment: dict[str, str], *, preload: bool) -> Iterator[float]:
+    """Start kernels preloaded while the block lasts, if wanted and possible; yield the seconds of loading, or 0."""
+    if not preload or not Preloaded.possible(conditions.device):
+        yield 0.0
+        return
+    with Preloaded(environment) as server:
+        yield server.seconds
+
+
 class _Session:
     """The executions of one call: a thread with an event loop, so that Ctrl-C stays with the main thread."""
 
@@ -112,9 +129,10 @@ class _Session:
         self.allow_errors = allow_errors
         self.failed: dict[str, tuple[float, str]] = {}
 
-    def run_all(self, chapters: list[Chapter], jobs: int) -> dict[str, tuple[float, str]]:
-        """Execute ``chapters`` and return those that failed."""
+    def run_all(self, chapters: list[Chapter], jobs: int, loading: float = 0.0) -> dict[str, tuple[float, str]]:
+        """Execute ``chapters`` and return those that failed; ``loading``: seconds of preloading."""
         self.facts = {
+            "loading": round(loading, 1),
             "device": self.conditions.device,
             "threads": self.conditions.threads,
             "versions": {"python": sys.version.split()[0], **versions()},
@@ -284,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         jobs=options.jobs,
         allow_errors=options.allow_errors,
         everything=not options.chapters,
+        preload=True,
     )
     print(summary(outcomes))
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0

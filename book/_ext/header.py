@@ -40,6 +40,8 @@ def run_facts(root: Path, docname: str) -> str:
     parts = [f"{run['seconds']:.0f} s" if run.get("seconds", 0) >= 1 else "under 1 s"]
     if "device" in run:
         parts[0] += f" on {'one CPU thread' if run['device'] == 'cpu' and run.get('threads') == 1 else run['device']}"
+    if run.get("loading"):
+        parts[0] += f", after {run['loading']:.0f} s of loading the libraries"
     names = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy") if name in versions)
     names = names.replace("python", "Python").replace("numpy", "NumPy")
     if names:

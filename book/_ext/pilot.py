@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"pilot: nnopt cannot be imported\n{problem}", file=sys.stderr)
             return 1
         out: Path = ROOT / "_build" / "pilot" / str(number)
-        outcomes = execute(wanted, conditions=conditions, out=out, jobs=options.jobs, allow_errors=True)
+        outcomes = execute(wanted, conditions=conditions, out=out, jobs=options.jobs, allow_errors=True, preload=True)
         errors += [f"{o.chapter.name}, set {number}: {o.error}" for o in outcomes if o.error]
         errors += [f"{name}, set {number}: {error}" for name, error in executed_errors(out).items()]
         # what is exact has no pilot

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from chapters import ROOT, Chapter, select
 from conditions import Conditions, published
+from execute import kernels
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from nnopt.storage import write_atomic
@@ -77,7 +78,13 @@ def origin_notebook() -> nbformat.NotebookNode:
 
 
 def rehearse(
-    wanted: list[Chapter], *, conditions: Conditions, executed: Path, jobs: int = 2, wheel: Path | None = None
+    wanted: list[Chapter],
+    *,
+    conditions: Conditions,
+    executed: Path,
+    jobs: int = 2,
+    wheel: Path | None = None,
+    preload: bool = False,
 ) -> int:
     """Run nbval over the executed chapters against the wheel; return its exit status.
 
@@ -87,6 +94,7 @@ def rehearse(
         executed: folder of the executed notebooks.
         jobs: chapters at a time; those marked ``alone`` follow one by one.
         wheel: a wheel that is already built.
+        preload: fork the kernels from a process that has loaded the libraries, where that is possible.
     """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as name:
         folder = Path(name).resolve()
@@ -107,10 +115,12 @@ def rehearse(
             shutil.copy(source, _parent(notebooks / kind / chapter.name / source.name))
         status = 0
         parallel = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
-        for kind, workers in (("alone", []), ("together", parallel)):
-            if (notebooks / kind).is_dir():
-                command = [sys.executable, "-m", "pytest", "--nbval", *workers, f"notebooks/{kind}"]
-                status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode or status
+        with kernels(conditions, environment, preload=preload):
+            environment["JUPYTER_PATH"] = os.environ.get("JUPYTER_PATH", "")
+            for kind, workers in (("alone", []), ("together", parallel)):
+                if (notebooks / kind).is_dir():
+                    command = [sys.executable, "-m", "pytest", "--nbval", *workers, f"notebooks/{kind}"]
+                    status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode or status
         return status
 
 
@@ -134,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     if conditions.device != "cpu":
         print("rehearse: GPU kernels need not be bit-stable, outputs are compared on the CPU only")
         return 0
-    return rehearse(wanted, conditions=conditions, executed=ROOT / "_build" / "executed", jobs=options.jobs)
+    executed = ROOT / "_build" / "executed"
+    return rehearse(wanted, conditions=conditions, executed=executed, jobs=options.jobs, preload=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def rerun(wanted: list[Chapter], offset: int, jobs: int) -> tuple[list[Row], dic
     """Execute the chapters at an offset, in a folder of their own; return rows, other errors and outcomes."""
     out = ROOT / "_build" / "reseed" / str(offset)
     conditions = Conditions(offset=offset, device=device())
-    outcomes = execute(wanted, conditions=conditions, out=out, jobs=jobs, allow_errors=True)
+    outcomes = execute(wanted, conditions=conditions, out=out, jobs=jobs, allow_errors=True, preload=True)
     errors = {o.chapter.name: _last_line(o.error) for o in outcomes if o.status == "failed"}
     names = {chapter.name for chapter in wanted}
     errors.update({chapter: error for chapter, error in executed_errors(out).items() if chapter in names})
@@ -152,7 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"reseed: nnopt cannot be imported\n{problem}", file=sys.stderr)
         return 1
     build = ROOT / "_build"
-    outcomes = execute(wanted, conditions=base, out=build, jobs=options.jobs, everything=not options.chapters)
+    outcomes = execute(
+        wanted, conditions=base, out=build, jobs=options.jobs, everything=not options.chapters, preload=True
+    )
     if any(outcome.status == "failed" for outcome in outcomes):
         print("reseed: the book itself fails; mend it first", file=sys.stderr)
         return 1
