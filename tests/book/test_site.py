@@ -105,7 +105,8 @@ def test_the_header_box_says_what_the_run_said(chromium: Browser) -> None:
             page.goto((SITE / f"{chapter.docname}.html").as_uri())
             run = json.loads((ROOT / "_build/runs" / f"{chapter.docname}.json").read_text())
             words = page.locator(".nnopt-run").inner_text()
-            for part in ("torch " + run["versions"]["torch"], run["commit"], run["date"], "CPU"):
+            loading = f"{run['loading']:.0f} s of loading" if run["loading"] else ""
+            for part in ("torch " + run["versions"]["torch"], run["commit"], run["date"], "CPU", loading):
                 assert part in words, chapter.name
 
 
