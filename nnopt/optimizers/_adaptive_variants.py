@@ -7,8 +7,8 @@ from torch import Tensor
 
 from nnopt.checks import require_integer, require_positive
 
-from ._checks import require_at_least_zero, require_betas, require_shapes
-from .adaptive import decayed
+from ._checks import require_at_least_zero, require_shapes
+from .adaptive import decayed, moments, require_adam
 from .descent import gradient_step
 
 __all__ = ["adafactor_step", "nadam_step", "radam_step"]
@@ -160,18 +160,15 @@ def nadam_step(
         >>> nadam_step(torch.ones(1), torch.ones(1), zeros, zeros, zeros, step=1, lr=0.5)[0]
         tensor([0.4718])
     """
-    require_shapes(parameter, gradient=gradient, first=first, second=second)
-    require_integer("step", step, minimum=1)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
+    require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    require_at_least_zero(momentum_decay=momentum_decay)
     if torch.broadcast_shapes(parameter.shape, weight.shape) != parameter.shape:
         raise ValueError(f"weight must broadcast to shape {tuple(parameter.shape)}, got {tuple(weight.shape)}")
     beta1, beta2 = betas
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=decoupled)
     now = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
     ahead = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
-    first = beta1 * first + (1 - beta1) * gradient
-    second = beta2 * second + (1 - beta2) * gradient.square()
+    first, second = moments(gradient, first, second, betas)
     weight = 1 - (1 - weight) * now
     look = (1 - now) / weight * gradient + ahead / (1 - (1 - weight) * ahead) * first
     scale = (second / (1 - beta2**step)).sqrt() + eps
@@ -232,14 +229,10 @@ def radam_step(
         >>> radam_step(torch.ones(1), torch.tensor([0.5]), zeros, zeros, step=1, lr=0.5)[0]
         tensor([0.7500])
     """
-    require_shapes(parameter, gradient=gradient, first=first, second=second)
-    require_integer("step", step, minimum=1)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+    require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=decoupled)
     beta1, beta2 = betas
-    first = beta1 * first + (1 - beta1) * gradient
-    second = beta2 * second + (1 - beta2) * gradient.square()
+    first, second = moments(gradient, first, second, betas)
     factor = _rectification(beta2, step, parameter.device)
     adapted = factor / (second.sqrt() + eps)
     direction = first / (1 - beta1**step) * torch.where(factor.isnan(), torch.ones_like(adapted), adapted)

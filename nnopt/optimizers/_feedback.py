@@ -142,7 +142,7 @@ def range_test(
         FloatingPointError: the first loss is NaN or infinite.
 
     Source:
-        Smith (2017), section 3.3, for the test; the tenth is a rule of thumb, which the chapter tests.
+        Smith (2017), section 3.3, for the test; the tenth is a rule of thumb.
 
     Example:
         >>> model = nn.Linear(1, 1)

@@ -159,14 +159,10 @@ def adam_step(
         >>> adam_step(start, torch.tensor([1e-3, -1e3]), zeros, zeros, step=1, lr=0.5)[0]
         tensor([-0.5000,  0.5000])
     """
-    require_shapes(parameter, gradient=gradient, first=first, second=second)
-    require_integer("step", step, minimum=1)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+    require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=decoupled)
     beta1, beta2 = betas
-    first = beta1 * first + (1 - beta1) * gradient
-    second = beta2 * second + (1 - beta2) * gradient.square()
+    first, second = moments(gradient, first, second, betas)
     scale = (second / (1 - beta2**step)).sqrt() + eps
     return gradient_step(parameter, first / (1 - beta1**step) / scale, lr=lr), first, second
 
@@ -217,6 +213,33 @@ def lion_step(
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
     direction = torch.lerp(average, gradient, _weight(betas[0], average)).sign()
     return gradient_step(parameter, direction, lr=lr), torch.lerp(average, gradient, _weight(betas[1], average))
+
+
+def require_adam(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    step: int,
+    lr: float | Tensor,
+    betas: object,
+    eps: float | Tensor,
+    weight_decay: float | Tensor,
+) -> None:
+    """Refuse what no relative of Adam takes."""
+    require_shapes(parameter, gradient=gradient, first=first, second=second)
+    require_integer("step", step, minimum=1)
+    require_betas(betas)
+    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+
+
+def moments(
+    gradient: Tensor, first: Tensor, second: Tensor, betas: tuple[float | Tensor, float | Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return Adam's running means of the gradient and of its square, one gradient later."""
+    beta1, beta2 = betas
+    return beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient.square()
 
 
 def decayed(
