@@ -6,6 +6,7 @@ from ._adaptive_variants import radam_step as radam_step
 from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
+from ._flat_buffer import flat as flat
 from ._lion import Lion as Lion
 from ._noise import expected_loss as expected_loss
 from .adaptive import adagrad_step as adagrad_step
@@ -46,6 +47,7 @@ __all__ = [
     "critical_momentum",
     "expected_loss",
     "exponential",
+    "flat",
     "gradient_noise_scale",
     "gradient_step",
     "inverse_square_root",

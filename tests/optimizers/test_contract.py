@@ -28,12 +28,19 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 OUT_OF_RANGE: dict[str, list[dict[str, Any]]] = {
     "Lion": [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"betas": (math.nan, 0.9)}, {"betas": (0.9,)}],
 }
+# makers of an optimizer of torch that we change: torch reads its settings, groups and missing gradients
+CHANGED: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "flat": lambda params, **options: nnopt.optimizers.flat(
+        torch.optim.AdamW(params, **{"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1, **options})
+    ),
+}
 CLASSES = {
     name: value
     for name, value in vars(nnopt.optimizers).items()
     if name in nnopt.optimizers.__all__ and isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
 }
-every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+every = pytest.mark.parametrize("make", (MAKERS | CHANGED).values(), ids=MAKERS | CHANGED)
+own = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 paths = pytest.mark.parametrize("foreach", [None, False, True])
 
 
@@ -169,7 +176,7 @@ def test_a_checkpoint_read_without_pickle_continues_bit_for_bit(make: Make) -> N
     assert_same(values(one), values(other))
 
 
-@every
+@own
 def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(make: Make) -> None:
     of = parameters()
     optimizer = make(of)
@@ -220,7 +227,7 @@ def test_maximizing_is_minimizing_the_negative(make: Make, foreach: bool | None)
     assert_same(values(up), values(down))
 
 
-@every
+@own
 @paths
 def test_a_learning_rate_in_a_tensor_is_copied_and_walks_like_the_number(make: Make, foreach: bool | None) -> None:
     lr = torch.tensor(0.01, dtype=torch.float64)
@@ -247,7 +254,7 @@ def test_a_learning_rate_of_zero_moves_nothing(make: Make) -> None:
     assert_same(values(of), before)
 
 
-@every
+@own
 def test_groups_have_settings_of_their_own_and_can_be_added(make: Make) -> None:
     of = parameters(torch.float64)
     given = {"params": iter([of[0]]), "lr": 0.5}
@@ -296,7 +303,7 @@ def test_settings_out_of_range_are_refused_before_anything_changes(name: str) ->
             MAKERS[name](of, **wrong)
 
 
-@every
+@own
 def test_typing_errors_are_refused(make: Make) -> None:
     of = parameters()
     with pytest.raises(TypeError, match="weight_deacy"):
@@ -412,7 +419,7 @@ def test_hooks_around_a_step_are_called(make: Make) -> None:
     assert calls == ["before", "after"]
 
 
-@every
+@own
 def test_parameters_without_gradient_wait_for_theirs(make: Make) -> None:
     of = parameters(torch.float64)
     optimizer = make(of)
