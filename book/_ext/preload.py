@@ -76,7 +76,9 @@ class Preloaded:
         kernel = folder / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)
         spec = KernelSpecManager().get_kernel_spec("python3").to_dict()
-        spec["argv"] = [*program, "client", address, "-f", "{connection_file}"]
+        # each kernel would warn in the middle of the progress bar that its sockets, on this machine, are not encrypted
+        quiet = "--IPKernelApp.log_level=ERROR"
+        spec["argv"] = [*program, "client", address, "-f", "{connection_file}", quiet]
         kernel.write_text(json.dumps(spec))
         # a session of its own: Ctrl-C is the caller's to handle
         self._server = subprocess.Popen(
