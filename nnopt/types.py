@@ -26,8 +26,9 @@ class StepRule(Protocol):
 
     Returns the new parameter, or the tuple ``(new parameter, *new state)``. Nothing is changed in place;
     ``lr`` may be a tensor that broadcasts against the parameter. The state tensors are the further
-    positional parameters of the signature, and start at zero. A rule with a keyword ``step`` is told
-    the number of the step, from 1. One with a keyword ``copies``, which looks at shapes or at a whole
+    positional parameters of the signature, and start at zero in the parameter's shape; what the first step
+    returns may have another shape, which then stays. A rule with a keyword ``step`` is told the number of
+    the step, from 1. One with a keyword ``copies``, which looks at shapes or at a whole
     tensor, is told by ``copies=True`` that the first dimension counts copies of a model.
     """
 

@@ -9,6 +9,8 @@ from ._feedback import range_test as range_test
 from ._flat_buffer import flat as flat
 from ._lion import Lion as Lion
 from ._noise import expected_loss as expected_loss
+from ._preconditioned import shampoo_step as shampoo_step
+from ._preconditioned import soap_step as soap_step
 from .adaptive import adagrad_step as adagrad_step
 from .adaptive import adam_step as adam_step
 from .adaptive import lion_step as lion_step
@@ -24,6 +26,9 @@ from .momentum import critical_momentum as critical_momentum
 from .momentum import momentum_rate as momentum_rate
 from .momentum import momentum_step as momentum_step
 from .momentum import optimal_momentum as optimal_momentum
+from .orthogonal import muon_step as muon_step
+from .orthogonal import newton_schulz as newton_schulz
+from .orthogonal import orthogonal_factor as orthogonal_factor
 from .schedules import constant as constant
 from .schedules import cosine as cosine
 from .schedules import exponential as exponential
@@ -56,14 +61,19 @@ __all__ = [
     "lion_step",
     "momentum_rate",
     "momentum_step",
+    "muon_step",
     "nadam_step",
+    "newton_schulz",
     "one_cycle",
     "optimal_momentum",
+    "orthogonal_factor",
     "per_example_noise_scale",
     "radam_step",
     "range_test",
     "rmsprop_step",
     "scale_lr",
+    "shampoo_step",
+    "soap_step",
     "stability_limit",
     "step_decay",
     "warmup_stable_decay",

@@ -113,8 +113,13 @@ class Stack:
                     continue
                 for piece, part in zip(pieces, gradient.split(len(pieces[0].parameter))):
                     answer = self.rule(piece.parameter, part, *piece.state, **piece.settings, **common, **self.told)
-                    for old, new in zip((piece.parameter, *piece.state), as_tuple(answer)):
-                        old.copy_(new)
+                    moved, *state = as_tuple(answer)
+                    piece.parameter.copy_(moved)
+                    for i, new in enumerate(state):
+                        if number == 1 and new.shape != piece.state[i].shape:
+                            piece.state[i] = new.clone()  # a rule may give its state another shape at first
+                        else:
+                            piece.state[i].copy_(new)
 
     def predict(self, inputs: Tensor, *, own_rows: bool) -> Iterator[Tensor]:
         """Yield the outputs of every copy in evaluation mode, on rows of its own (R, ...) or shared ones."""
@@ -161,14 +166,22 @@ class Stack:
             alone = as_tuple(
                 self.rule(piece.parameter[0], gradient[0], *[s[0] for s in piece.state], **first, **common)
             )
-            for old, new, single in zip((piece.parameter, *piece.state), together, alone):
-                if new.shape != old.shape:
-                    raise ValueError(f"rule must keep shapes, got {tuple(new.shape)} for {tuple(old.shape)}")
-                if not torch.allclose(new[0], single, rtol=1e-3, atol=1e-6, equal_nan=True):
+            if together[0].shape != piece.parameter.shape:
+                raise ValueError(
+                    f"rule must keep shapes, got {tuple(together[0].shape)} for {tuple(piece.parameter.shape)}"
+                )
+            for new, single in zip(together, alone):
+                if new.shape != (size, *single.shape):
                     raise ValueError(
-                        "rule must treat every copy alone, got another step for one copy than among "
-                        f"{size}: pass vectorize=False"
+                        f"rule must keep the copies of its state, got {tuple(new.shape)} for {size} copies of "
+                        f"{tuple(single.shape)}"
                     )
+            # states are not compared: an eigenbasis, for one, is a matter of rounding where eigenvalues meet
+            if not torch.allclose(together[0][0], alone[0], rtol=1e-3, atol=1e-6, equal_nan=True):
+                raise ValueError(
+                    "rule must treat every copy alone, got another step for one copy than among "
+                    f"{size}: pass vectorize=False"
+                )
 
 
 @contextmanager

@@ -224,6 +224,28 @@ def test_a_rule_that_looks_at_whole_tensors_is_told_of_copies_and_equals_one_by_
         run(rule=unit_length, settings=grid(lr=[0.1], copies=[True]))
 
 
+def one_scale(
+    parameter: Tensor, gradient: Tensor, squares: Tensor, *, step: int, lr: float | Tensor, copies: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Divide by one number for a whole tensor, which is its state."""
+    new = gradient.square().flatten(int(copies)).sum(-1)
+    squares = new if step == 1 else squares + new
+    return parameter - lr * gradient / squares.sqrt().clamp(min=1e-9).view(-1, *[1] * (parameter.ndim - 1)), squares
+
+
+def test_a_state_of_another_shape_than_its_parameter_equals_one_by_one() -> None:
+    together = run(rule=one_scale)
+    assert_equal_results(together, run(rule=one_scale, vectorize=False))
+
+    def shared(parameter: Tensor, gradient: Tensor, total: Tensor, *, lr: float | Tensor) -> tuple[Tensor, Tensor]:
+        return parameter - lr * gradient, gradient.flatten()[:3]
+
+    with pytest.raises(ValueError, match="rule must keep the copies of its state, got"):
+        run(rule=shared)
+    with pytest.raises(ValueError, match="rule must keep shapes, got"):
+        run(rule=lambda parameter, gradient, *, lr: parameter.flatten())
+
+
 def test_a_set_of_rows_for_each_seed_equals_one_by_one() -> None:
     options: dict[str, Any] = {
         "data": rows_of,
