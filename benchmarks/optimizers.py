@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 
 import pytorch_optimizer
+import schedulefree
 import torch
 from _table import keep
 from torch import Tensor
 
 from nnopt.measurement import Comparison, compare
 from nnopt.models import transformer
-from nnopt.optimizers import Lion
+from nnopt.optimizers import Lion, ScheduleFreeAdamW
 
 Make = Callable[..., torch.optim.Optimizer]
 
@@ -46,15 +47,36 @@ TORCH: dict[str, Make] = {
     "Adam": partial(torch.optim.Adam, lr=1e-3),
     "AdamW": partial(torch.optim.AdamW, lr=1e-3),
 }
-# rule -> the package's class and ours, at equal settings
-OURS: dict[str, tuple[Make, Make]] = {
+
+
+def in_training(params: list[Tensor], **options: float) -> torch.optim.Optimizer:
+    """Make the package's schedule-free AdamW, which steps only after ``train()``."""
+    optimizer = schedulefree.AdamWScheduleFree(params, **options)
+    optimizer.train()
+    return optimizer
+
+
+# rule -> the package, its class and ours, at equal settings
+OURS: dict[str, tuple[str, Make, Make]] = {
     "Lion": (
+        "pytorch_optimizer",
         partial(pytorch_optimizer.Lion, lr=1e-4, weight_decay=0.0),
         partial(Lion, lr=1e-4, weight_decay=0.0),
     ),
     "Lion, decay": (
+        "pytorch_optimizer",
         partial(pytorch_optimizer.Lion, lr=1e-4, weight_decay=0.1),
         partial(Lion, lr=1e-4, weight_decay=0.1),
+    ),
+    "schedule-free AdamW": (
+        "schedulefree",
+        partial(in_training, lr=1e-3, weight_decay=0.0),
+        partial(ScheduleFreeAdamW, lr=1e-3, weight_decay=0.0),
+    ),
+    "schedule-free AdamW, decay": (
+        "schedulefree",
+        partial(in_training, lr=1e-3, weight_decay=0.1),
+        partial(ScheduleFreeAdamW, lr=1e-3, weight_decay=0.1),
     ),
 }
 
@@ -71,9 +93,13 @@ def ways_of(size: str, makers: dict[str, Make]) -> dict[str, Callable[[], object
     """Return the steps, after three of each have moved their parameters alike."""
     parameters = {name: with_gradients(size) for name in makers}
     optimizers = {name: make(parameters[name]) for name, make in makers.items()}
-    for optimizer in optimizers.values():
+    for name, optimizer in optimizers.items():
         for _ in range(3):
             optimizer.step()
+            for parameter, fresh in zip(parameters[name], with_gradients(size), strict=True):
+                assert parameter.grad is not None
+                assert fresh.grad is not None
+                parameter.grad.copy_(fresh.grad)  # schedulefree writes into it
     first = next(iter(parameters.values()))
     for name, moved in parameters.items():
         for one, other in zip(first, moved, strict=True):
@@ -112,7 +138,7 @@ def main() -> int:
             }
             for rule, make in TORCH.items()
         }
-        cases |= {rule: {"pytorch_optimizer": theirs, "nnopt": ours} for rule, (theirs, ours) in OURS.items()}
+        cases |= {rule: {package: theirs, "nnopt": ours} for rule, (package, theirs, ours) in OURS.items()}
         for rule, makers in cases.items():
             result, attempts = measured(size, makers)
             base = next(iter(makers))

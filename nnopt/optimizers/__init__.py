@@ -3,6 +3,8 @@
 from ._adaptive_variants import adafactor_step as adafactor_step
 from ._adaptive_variants import nadam_step as nadam_step
 from ._adaptive_variants import radam_step as radam_step
+from ._averaged import Averaged as Averaged
+from ._averaged import refresh_batchnorm as refresh_batchnorm
 from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
@@ -11,10 +13,16 @@ from ._lion import Lion as Lion
 from ._noise import expected_loss as expected_loss
 from ._preconditioned import shampoo_step as shampoo_step
 from ._preconditioned import soap_step as soap_step
+from ._schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .adaptive import adagrad_step as adagrad_step
 from .adaptive import adam_step as adam_step
 from .adaptive import lion_step as lion_step
 from .adaptive import rmsprop_step as rmsprop_step
+from .averaging import averaged_weights as averaged_weights
+from .averaging import ema_update as ema_update
+from .averaging import running_mean as running_mean
+from .averaging import schedule_free_adamw_step as schedule_free_adamw_step
+from .averaging import schedule_free_step as schedule_free_step
 from .batch_size import accumulate as accumulate
 from .batch_size import gradient_noise_scale as gradient_noise_scale
 from .batch_size import per_example_noise_scale as per_example_noise_scale
@@ -40,16 +48,20 @@ from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
 
 __all__ = [
+    "Averaged",
     "Lion",
     "Plateau",
     "RangeTest",
+    "ScheduleFreeAdamW",
     "accumulate",
     "adafactor_step",
     "adagrad_step",
     "adam_step",
+    "averaged_weights",
     "constant",
     "cosine",
     "critical_momentum",
+    "ema_update",
     "expected_loss",
     "exponential",
     "flat",
@@ -70,10 +82,14 @@ __all__ = [
     "per_example_noise_scale",
     "radam_step",
     "range_test",
+    "refresh_batchnorm",
     "rmsprop_step",
+    "running_mean",
     "scale_lr",
     "shampoo_step",
     "soap_step",
+    "schedule_free_adamw_step",
+    "schedule_free_step",
     "stability_limit",
     "step_decay",
     "warmup_stable_decay",

@@ -9,6 +9,7 @@ from torch import Tensor
 from nnopt.checks import require_non_negative
 
 from ._checks import require_betas
+from ._fused import alike, descend
 from ._optimizer import CheckedOptimizer, ParameterGroup, Parameters, require_flag, require_optional_flag
 from .adaptive import lion_step
 
@@ -84,13 +85,13 @@ class Lion(CheckedOptimizer):
                 new = lion_step(parameter, gradient, average, lr=lr, betas=(beta1, beta2), weight_decay=decay)
                 torch._foreach_copy_([parameter, average], list(new))
             return
-        if group["foreach"] is None and not isinstance(lr, Tensor) and _alike(parameters, gradients, averages):
+        if group["foreach"] is None and not isinstance(lr, Tensor) and alike(parameters, gradients, averages):
             # only the sign counts, and g + β₁/(1−β₁) m has that of the average and costs less
             directions = list(torch._foreach_add(gradients, averages, alpha=beta1 / (1 - beta1)))
             torch._foreach_sign_(directions)
             # m + (1−β₂)(g − m) is a step of descent from m along m − g
-            _descend(averages, gradients, lr=1 - beta2, decay=1.0, ascent=True)
-            _descend(parameters, directions, lr=lr, decay=decay, ascent=False)
+            descend(averages, gradients, lr=1 - beta2, decay=1.0, ascent=True)
+            descend(parameters, directions, lr=lr, decay=decay, ascent=False)
             return
         directions = list(torch._foreach_lerp(averages, gradients, 1 - beta1))
         torch._foreach_sign_(directions)
@@ -102,28 +103,3 @@ class Lion(CheckedOptimizer):
             torch._foreach_sub_(parameters, directions)
         else:
             torch._foreach_add_(parameters, directions, alpha=-lr)
-
-
-def _alike(*lists: list[Tensor]) -> bool:
-    """Return whether the fused kernels may be used: on a CPU, and only where all tensors lie in memory alike.
-
-    They read plain memory in order: a gradient that is laid out otherwise would move the wrong weights.
-    """
-    on_cpu = lists[0][0].device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_cpu and all(all(map(Tensor.is_contiguous, tensors)) for tensors in lists)
-
-
-def _descend(parameters: list[Tensor], gradients: list[Tensor], *, lr: float, decay: float, ascent: bool) -> None:
-    """Take θ ← θ − lr (±g + decay θ) for many tensors, in one pass over each."""
-    torch._fused_sgd_(
-        parameters,
-        gradients,
-        [],
-        weight_decay=decay,
-        momentum=0.0,
-        lr=lr,
-        dampening=0.0,
-        nesterov=False,
-        maximize=ascent,
-        is_first_step=False,
-    )

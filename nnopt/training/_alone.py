@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nnopt.types import Batch, LossFn
 
-from ._rules import Rule, RuleForm, as_tuple
+from ._rules import Rule, RuleForm, WeightsOf, answer_of, as_tuple
 
 __all__ = ["train_alone"]
 
@@ -25,9 +25,16 @@ def train_alone(
     batches: Iterable[Batch],
     setting: Mapping[str, Any],
     multipliers: Sequence[float],
+    weights_of: WeightsOf | None = None,
 ) -> Iterator[float]:
-    """Train ``model`` in place and yield its losses, the last one where it is not finite."""
-    update = (_optimizer_update if form.is_factory else _rule_update)(model, rule, form, setting)
+    """Train ``model`` in place and yield its losses, the last one where it is not finite.
+
+    Whenever a loss is yielded, and in the end, the model holds the weights that it answers with.
+    """
+    if form.is_factory:
+        update = _optimizer_update(model, rule, setting)
+    else:
+        update = _rule_update(model, rule, form, setting, weights_of)
     for number, ((inputs, targets), multiplier) in enumerate(zip(batches, multipliers), start=1):
 
         def closure(inputs: Tensor = inputs, targets: Tensor = targets) -> Tensor:
@@ -42,11 +49,18 @@ def train_alone(
             return
 
 
-def _rule_update(model: nn.Module, rule: Rule, form: RuleForm, setting: Mapping[str, Any]) -> Update:
+def _rule_update(
+    model: nn.Module, rule: Rule, form: RuleForm, setting: Mapping[str, Any], weights_of: WeightsOf | None
+) -> Update:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = [[torch.zeros_like(parameter) for _ in range(form.num_states)] for parameter in parameters]
 
+    trained: list[Tensor] = []  # what the next gradient is taken at, while the model holds its answer
+
     def update(closure: Callable[[], Tensor], multiplier: float, number: int) -> Tensor:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, trained):
+                parameter.copy_(value)
         loss = closure()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         keywords = {**setting, "lr": setting["lr"] * multiplier}
@@ -59,12 +73,16 @@ def _rule_update(model: nn.Module, rule: Rule, form: RuleForm, setting: Mapping[
                 answer = rule(parameter.detach(), gradient, *state, **keywords)
                 new, *state[:] = as_tuple(answer)
                 parameter.copy_(new)
+            if weights_of is not None:
+                trained[:] = [parameter.detach().clone() for parameter in parameters]
+                for parameter, value, state in zip(parameters, trained, states):
+                    parameter.copy_(answer_of(weights_of, value, state))
         return loss.detach()
 
     return update
 
 
-def _optimizer_update(model: nn.Module, rule: Rule, form: RuleForm, setting: Mapping[str, Any]) -> Update:
+def _optimizer_update(model: nn.Module, rule: Rule, setting: Mapping[str, Any]) -> Update:
     optimizer = rule(model.parameters(), **setting)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"rule must return an optimizer, got {type(optimizer).__name__}")

@@ -14,6 +14,8 @@ from nnopt.types import Schedule
 __all__ = [
     "Rule",
     "RuleForm",
+    "WeightsOf",
+    "answer_of",
     "as_tuple",
     "checked_settings",
     "multipliers",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 Rule: TypeAlias = Callable[..., Tensor | tuple[Tensor, ...] | torch.optim.Optimizer]
+
+WeightsOf: TypeAlias = Callable[..., Tensor]
+"""(parameter, *state) -> the weights that a model answers with, the same shape."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,18 @@ def as_tuple(answer: object) -> tuple[Tensor, ...]:
     if not all(isinstance(value, Tensor) for value in values):
         raise TypeError(f"rule must return a tensor or a tuple of tensors, got {type(answer).__name__}")
     return values
+
+
+def answer_of(weights_of: WeightsOf, parameter: Tensor, state: Sequence[Tensor]) -> Tensor:
+    """Return the weights that a model answers with.
+
+    Raises:
+        ValueError: they have another shape than the parameter.
+    """
+    weights = weights_of(parameter, *state)
+    if weights.shape != parameter.shape:
+        raise ValueError(f"weights_of must keep shapes, got {tuple(weights.shape)} for {tuple(parameter.shape)}")
+    return weights
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from nnopt.types import LossFn
 
-from ._rules import Rule, RuleForm, as_tuple, per_leaf
+from ._rules import Rule, RuleForm, WeightsOf, answer_of, as_tuple, per_leaf
 from .evaluate import evaluation_mode
 
 __all__ = ["Stack", "quiet_vmap"]
@@ -43,6 +43,7 @@ class Stack:
         form: what :func:`read_rule` says of it.
         shared: settings that all copies have.
         stacked: settings as tensors (R,), ``lr`` among them.
+        weights_of: what the copies answer with, from a parameter and its state; None for the parameter.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Stack:
         form: RuleForm,
         shared: Mapping[str, Any],
         stacked: Mapping[str, Tensor | tuple[Tensor, ...]],
+        weights_of: WeightsOf | None = None,
     ) -> None:
         self.base = models[0]
-        self.rule, self.form, self.shared = rule, form, dict(shared)
+        self.rule, self.form, self.shared, self.weights_of = rule, form, dict(shared), weights_of
         self.told = {"copies": True} if form.takes_copies else {}
         parameters, buffers = stack_module_state(list(models))
         self.state = {
@@ -124,12 +126,28 @@ class Stack:
     def predict(self, inputs: Tensor, *, own_rows: bool) -> Iterator[Tensor]:
         """Yield the outputs of every copy in evaluation mode, on rows of its own (R, ...) or shared ones."""
         forward = vmap(self._call, in_dims=(0, 0 if own_rows else None), randomness="different")
+        everything = self.state | self._answer()
         for start in range(0, self.num_copies, _CHUNK):
             some = slice(start, start + _CHUNK)
             with evaluation_mode(self.base):
-                state = {name: value[some] for name, value in self.state.items()}
+                state = {name: value[some] for name, value in everything.items()}
                 outputs = forward(state, inputs[some] if own_rows else inputs)
             yield from outputs
+
+    def keep_answer(self) -> None:
+        """Put what the copies answer with in the place of their parameters: training is over."""
+        self.state.update(self._answer())
+        self.weights_of = None
+
+    @torch.no_grad()
+    def _answer(self) -> dict[str, Tensor]:
+        """Return the leaves that the copies answer with, where they are others than those they train with."""
+        if self.weights_of is None:
+            return {}
+        return {
+            name: torch.cat([answer_of(self.weights_of, piece.parameter, piece.state) for piece in pieces])
+            for name, pieces in self.pieces.items()
+        }
 
     def _call(self, state: dict[str, Tensor], inputs: Tensor) -> Any:
         everything = {name: state[first] for name, first in self.names.items()}

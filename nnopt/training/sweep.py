@@ -19,7 +19,7 @@ from ._alone import train_alone
 from ._feed import seed_global_random_state
 from ._rows import Rows
 from ._rows import SweepData as SweepData
-from ._rules import Rule, RuleForm, checked_settings, multipliers, read_rule, stack_settings
+from ._rules import Rule, RuleForm, WeightsOf, checked_settings, multipliers, read_rule, stack_settings
 from ._stack import Stack, quiet_vmap
 from .evaluate import Metric, evaluation_mode
 
@@ -146,6 +146,7 @@ def sweep(
     track: Mapping[str, tuple[Metric, SweepData]] | None = None,
     track_every: int | None = None,
     vectorize: bool | None = None,
+    weights_of: Callable[..., Tensor] | None = None,
     progress: bool = False,
 ) -> SweepResult:
     """Train one run for every setting and seed, all of them together where torch can.
@@ -171,6 +172,8 @@ def sweep(
         track_every: steps between two points; the end is always one. None: only the end.
         vectorize: None stacks the runs of a step rule and trains optimizers one by one; True refuses
             optimizers; False trains one by one, which any model and any rule can do.
+        weights_of: (parameter, *state) -> the weights that are tracked and that the result answers with, for a
+            step rule that trains at others, such as ``nnopt.optimizers.averaged_weights``. None: the parameters.
         progress: show a bar in a terminal.
 
     Returns:
@@ -178,7 +181,7 @@ def sweep(
 
     Raises:
         ValueError: a number is out of range, a setting is no keyword of the rule, shapes do not fit, or the
-            rule mixes copies.
+            rule mixes copies, or ``weights_of`` changes a shape or is given for an optimizer.
         TypeError: the rule has another form.
         RuntimeError: torch cannot vectorize the model; nothing falls back silently to slow runs.
 
@@ -201,6 +204,8 @@ def sweep(
     form = read_rule(rule, list(chosen[0]))
     if vectorize and form.is_factory:
         raise ValueError("vectorize must not be True for an optimizer, whose step is not a pure rule: pass None")
+    if weights_of is not None and form.is_factory:
+        raise ValueError("weights_of must be None for an optimizer, which keeps its state to itself")
     points = _points(total_steps, track, track_every)
     rows = Rows(data, seeds)
     if batch_size is not None:
@@ -208,7 +213,9 @@ def sweep(
         if batch_size > rows.num_rows:
             raise ValueError(f"batch_size must be <= {rows.num_rows}, the rows, got {batch_size}")
     watched = {name: (metric, Rows(where, seeds)) for name, (metric, where) in (track or {}).items()}
-    run = _Sweep(rule, form, loss_fn, chosen, list(seeds), values, batch_size, rows, watched, points, progress)
+    run = _Sweep(
+        rule, form, loss_fn, chosen, list(seeds), values, batch_size, rows, watched, points, weights_of, progress
+    )
     device = rows.inputs.device
     together = vectorize if vectorize is not None else not form.is_factory
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -237,13 +244,14 @@ class _Sweep:
     rows: Rows
     watched: Watched
     points: list[int]
+    weights_of: WeightsOf | None
     progress: bool
 
     def stacked(self, models: list[nn.Module]) -> SweepResult:
         num_settings, num_seeds = len(self.settings), len(self.seeds)
         like = next(models[0].parameters())
         shared, columns = stack_settings(self.settings, num_seeds, like)
-        stack = Stack(models, num_settings, self.rule, self.form, shared, columns)
+        stack = Stack(models, num_settings, self.rule, self.form, shared, columns, self.weights_of)
         own_rows = self.rows.per_seed or self.batch_size is not None
         batches = self.rows.stacked_batches(self.seeds, self.batch_size, num_settings)
         curve = torch.empty(len(self.multipliers), stack.num_copies, dtype=like.dtype, device=like.device)
@@ -260,6 +268,7 @@ class _Sweep:
                         points[name].append(_scores(metric, rows, outputs, num_seeds))
                 bar.update()
         tracked = {name: torch.stack(column, dim=1) for name, column in points.items()}
+        stack.keep_answer()
         return self.result(models[0], {n: v.detach() for n, v in stack.state.items()}, curve.T, tracked, stack)
 
     def one_by_one(self, models: list[nn.Module]) -> SweepResult:
@@ -272,7 +281,9 @@ class _Sweep:
                 seen: dict[str, list[float]] = {name: [math.nan] * len(self.points) for name in self.watched}
                 seed_global_random_state(seed.integer("noise"), self.rows.inputs.device)
                 losses = []
-                steps = train_alone(model, self.rule, self.form, self.loss_fn, batches, setting, self.multipliers)
+                steps = train_alone(
+                    model, self.rule, self.form, self.loss_fn, batches, setting, self.multipliers, self.weights_of
+                )
                 for number, loss in enumerate(steps, start=1):
                     losses.append(loss)
                     if number in self.points and math.isfinite(loss):

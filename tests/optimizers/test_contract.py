@@ -23,10 +23,21 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Lion": lambda params, **options: nnopt.optimizers.Lion(
         params, **{"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1, **options}
     ),
+    "ScheduleFreeAdamW": lambda params, **options: nnopt.optimizers.ScheduleFreeAdamW(
+        params, **{"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1, **options}
+    ),
 }
 # settings that must be refused, beside NaN and negative learning rates and decays
 OUT_OF_RANGE: dict[str, list[dict[str, Any]]] = {
     "Lion": [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"betas": (math.nan, 0.9)}, {"betas": (0.9,)}],
+    "ScheduleFreeAdamW": [
+        {"betas": (0.9, 1.0)},
+        {"betas": (1.0, 0.9)},
+        {"betas": (math.nan, 0.9)},
+        {"betas": 0.9},
+        {"eps": -1e-8},
+        {"eps": math.nan},
+    ],
 }
 # makers of an optimizer of torch that we change: torch reads its settings, groups and missing gradients
 CHANGED: dict[str, Callable[..., torch.optim.Optimizer]] = {

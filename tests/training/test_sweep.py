@@ -105,6 +105,12 @@ def frozen(generator: torch.Generator) -> nn.Module:
     return model
 
 
+def frozen_but_one(generator: torch.Generator) -> nn.Module:
+    model = mlp(generator).requires_grad_(False)
+    model.get_parameter("3.bias").requires_grad_(True)
+    return model
+
+
 def rows(num_rows: int = 22, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(num_rows, 1, 4, 4, generator=generator).to(dtype)
@@ -404,6 +410,49 @@ def test_the_models_are_those_that_were_evaluated(vectorize: bool) -> None:
         result.model(2, 0)
 
 
+def lagging(
+    parameter: Tensor, gradient: Tensor, lag: Tensor, *, step: int, lr: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Step against the gradient and keep how far the new point is from the mean of all points."""
+    new = parameter - lr * gradient
+    return new, (1 - 1 / step) * (lag + new - parameter)
+
+
+def behind(parameter: Tensor, lag: Tensor) -> Tensor:
+    return parameter - lag
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_what_is_tracked_and_returned_are_the_weights_of_the_rule(vectorize: bool) -> None:
+    inputs, targets = rows(9, seed=4)
+    options: dict[str, Any] = {"rule": lagging, "vectorize": vectorize, "total_steps": 6, "track_every": 3}
+    options |= {"settings": grid(lr=[0.3, 0.1]), "seeds": seeds("sweep", 1)}
+    options |= {"track": {"loss": (F.cross_entropy, (inputs, targets))}}
+    points: list[list[Tensor]] = []
+
+    def remembered(parameter: Tensor, gradient: Tensor, *, lr: float) -> Tensor:
+        points[-1].append(parameter - lr * gradient)
+        return points[-1][-1]
+
+    for steps in (3, 6):  # the slow twin: one run, all its points, and their plain mean
+        points.append([])
+        one: dict[str, Any] = {"settings": grid(lr=[0.3]), "seeds": seeds("sweep", 1), "vectorize": False}
+        mean = run(frozen_but_one, remembered, total_steps=steps, **one).model(0, 0)
+        with torch.no_grad():
+            mean.get_parameter("3.bias").copy_(torch.stack(points[-1]).mean(0))
+            points[-1].append(F.cross_entropy(mean(inputs), targets))
+    result = run(frozen_but_one, weights_of=behind, **options)
+    expected = torch.stack([path[-1] for path in points])
+    torch.testing.assert_close(result.tracked["loss"][0, 0], expected, rtol=1e-10, atol=1e-10)
+    final = result.evaluate(F.cross_entropy, (inputs, targets))
+    torch.testing.assert_close(final, result.tracked["loss"][..., -1], rtol=1e-12, atol=1e-12)
+    kept = F.cross_entropy(result.model(0, 0)(inputs), targets)
+    assert kept.item() == pytest.approx(float(expected[-1]))
+    other = run(frozen_but_one, **options)
+    assert not torch.allclose(other.tracked["loss"], result.tracked["loss"])
+    torch.testing.assert_close(other.losses, result.losses, rtol=0, atol=0)
+
+
 def test_a_returned_model_is_a_copy() -> None:
     result = run()
     model = result.model(0, 0)
@@ -535,6 +584,13 @@ def test_a_model_that_torch_cannot_vectorize_is_refused_by_name_and_works_one_by
         ({"data": (rows()[0], rows()[1][1:])}, ValueError, "must have as many rows, got 22 and 21"),
         ({"data": lambda seed: rows(20 + seed.index)}, ValueError, "data must have the same shapes for every seed"),
         ({"rule": torch.optim.SGD, "vectorize": True}, ValueError, "vectorize must not be True for an optimizer"),
+        ({"rule": torch.optim.SGD, "weights_of": behind}, ValueError, "weights_of must be None for an optimizer"),
+        ({"rule": lagging, "weights_of": lambda p, lag: lag[0]}, ValueError, "weights_of must keep shapes"),
+        (
+            {"rule": lagging, "weights_of": lambda p, lag: lag[0], "vectorize": False},
+            ValueError,
+            "weights_of must keep shapes",
+        ),
         ({"rule": lambda *, lr: lr}, TypeError, "rule must take .parameter, gradient"),
         ({"rule": lambda parameters, lr: 3, "vectorize": False}, TypeError, "rule must return an optimizer, got int"),
         ({"rule": lambda parameter, gradient, *, lr: 3}, TypeError, "rule must return a tensor"),
