@@ -14,6 +14,7 @@ from ._noise import expected_loss as expected_loss
 from ._preconditioned import shampoo_step as shampoo_step
 from ._preconditioned import soap_step as soap_step
 from ._schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
+from ._sharpness_aware import SharpnessAware as SharpnessAware
 from .adaptive import adagrad_step as adagrad_step
 from .adaptive import adam_step as adam_step
 from .adaptive import lion_step as lion_step
@@ -46,6 +47,8 @@ from .schedules import one_cycle as one_cycle
 from .schedules import step_decay as step_decay
 from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
+from .sharpness import measure_sharpness as measure_sharpness
+from .sharpness import sharpness_perturbation as sharpness_perturbation
 
 __all__ = [
     "Averaged",
@@ -88,6 +91,9 @@ __all__ = [
     "scale_lr",
     "shampoo_step",
     "soap_step",
+    "measure_sharpness",
+    "sharpness_perturbation",
+    "SharpnessAware",
     "schedule_free_adamw_step",
     "schedule_free_step",
     "stability_limit",

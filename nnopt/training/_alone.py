@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nnopt.types import Batch, LossFn
 
-from ._rules import Rule, RuleForm, WeightsOf, answer_of, as_tuple
+from ._rules import Perturb, Rule, RuleForm, WeightsOf, answer_of, as_tuple, displaced
 
 __all__ = ["train_alone"]
 
@@ -26,6 +26,7 @@ def train_alone(
     setting: Mapping[str, Any],
     multipliers: Sequence[float],
     weights_of: WeightsOf | None = None,
+    perturb: Perturb | None = None,
 ) -> Iterator[float]:
     """Train ``model`` in place and yield its losses, the last one where it is not finite.
 
@@ -34,7 +35,7 @@ def train_alone(
     if form.is_factory:
         update = _optimizer_update(model, rule, setting)
     else:
-        update = _rule_update(model, rule, form, setting, weights_of)
+        update = _rule_update(model, rule, form, setting, weights_of, perturb)
     for number, ((inputs, targets), multiplier) in enumerate(zip(batches, multipliers), start=1):
 
         def closure(inputs: Tensor = inputs, targets: Tensor = targets) -> Tensor:
@@ -50,7 +51,12 @@ def train_alone(
 
 
 def _rule_update(
-    model: nn.Module, rule: Rule, form: RuleForm, setting: Mapping[str, Any], weights_of: WeightsOf | None
+    model: nn.Module,
+    rule: Rule,
+    form: RuleForm,
+    setting: Mapping[str, Any],
+    weights_of: WeightsOf | None,
+    perturb: Perturb | None,
 ) -> Update:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = [[torch.zeros_like(parameter) for _ in range(form.num_states)] for parameter in parameters]
@@ -63,6 +69,9 @@ def _rule_update(
                 parameter.copy_(value)
         loss = closure()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if perturb is not None:
+            with displaced(parameters, gradients, perturb):
+                gradients = torch.autograd.grad(closure(), parameters, allow_unused=True)
         keywords = {**setting, "lr": setting["lr"] * multiplier}
         if form.takes_step:
             keywords["step"] = number

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,12 +13,14 @@ from nnopt.checks import require_finite, require_integer, require_non_empty
 from nnopt.types import Schedule
 
 __all__ = [
+    "Perturb",
     "Rule",
     "RuleForm",
     "WeightsOf",
     "answer_of",
     "as_tuple",
     "checked_settings",
+    "displaced",
     "multipliers",
     "per_leaf",
     "read_rule",
@@ -28,6 +31,9 @@ Rule: TypeAlias = Callable[..., Tensor | tuple[Tensor, ...] | torch.optim.Optimi
 
 WeightsOf: TypeAlias = Callable[..., Tensor]
 """(parameter, *state) -> the weights that a model answers with, the same shape."""
+
+Perturb: TypeAlias = Callable[..., Sequence[Tensor]]
+"""(parameters, gradients, copies=…) -> where to take the gradient of a step, as a way from the parameters."""
 
 
 @dataclass(frozen=True)
@@ -186,3 +192,23 @@ def answer_of(weights_of: WeightsOf, parameter: Tensor, state: Sequence[Tensor])
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@contextmanager
+def displaced(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    perturb: Perturb,
+) -> Iterator[None]:
+    """Move parameters along ``perturb`` while the block lasts; those that the loss does not reach stay."""
+    reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    leaves = [parameter.detach() for parameter, _ in reached]
+    kept = [leaf.clone() for leaf in leaves]
+    ways = perturb(leaves, [gradient for _, gradient in reached])
+    if [way.shape for way in ways] != [leaf.shape for leaf in leaves]:
+        raise ValueError(f"perturb must return the shapes of the parameters, got {[tuple(w.shape) for w in ways]}")
+    torch._foreach_add_(leaves, list(ways))
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(leaves, kept)

@@ -1,9 +1,10 @@
 """Copies of one small model, trained together: the fast half of :func:`sweep`."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from nnopt.types import LossFn
 
-from ._rules import Rule, RuleForm, WeightsOf, answer_of, as_tuple, per_leaf
+from ._rules import Perturb, Rule, RuleForm, WeightsOf, answer_of, as_tuple, displaced, per_leaf
 from .evaluate import evaluation_mode
 
 __all__ = ["Stack", "quiet_vmap"]
@@ -44,6 +45,7 @@ class Stack:
         shared: settings that all copies have.
         stacked: settings as tensors (R,), ``lr`` among them.
         weights_of: what the copies answer with, from a parameter and its state; None for the parameter.
+        perturb: where the gradient of a step is taken; None for the parameters.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Stack:
         shared: Mapping[str, Any],
         stacked: Mapping[str, Tensor | tuple[Tensor, ...]],
         weights_of: WeightsOf | None = None,
+        perturb: Perturb | None = None,
     ) -> None:
         self.base = models[0]
+        self.perturb = perturb
         self.rule, self.form, self.shared, self.weights_of = rule, form, dict(shared), weights_of
         self.told = {"copies": True} if form.takes_copies else {}
         parameters, buffers = stack_module_state(list(models))
@@ -102,9 +106,13 @@ class Stack:
             raise ValueError(f"loss_fn must return a 0-d tensor, got shape {tuple(losses.shape[1:])}")
         return losses
 
-    def step(self, losses: Tensor, *, multiplier: float, number: int) -> None:
-        """Update every copy by the gradient of its own loss; ``number`` counts from 1."""
-        gradients = torch.autograd.grad(losses.sum(), list(self.leaves.values()), allow_unused=True)
+    def step(self, losses: Tensor, again: Callable[[], Tensor], *, multiplier: float, number: int) -> None:
+        """Update every copy by the gradient of its own loss; ``number`` counts from 1, ``again`` is the loss anew."""
+        leaves = list(self.leaves.values())
+        gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        if self.perturb is not None:
+            with displaced(leaves, gradients, partial(self.perturb, copies=True)):
+                gradients = torch.autograd.grad(again().sum(), leaves, allow_unused=True)
         with torch.no_grad():
             torch.mul(self.base_lr, multiplier, out=self.lr)
             common = {**self.shared, "step": number} if self.form.takes_step else self.shared

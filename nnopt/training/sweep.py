@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -19,7 +20,7 @@ from ._alone import train_alone
 from ._feed import seed_global_random_state
 from ._rows import Rows
 from ._rows import SweepData as SweepData
-from ._rules import Rule, RuleForm, WeightsOf, checked_settings, multipliers, read_rule, stack_settings
+from ._rules import Perturb, Rule, RuleForm, WeightsOf, checked_settings, multipliers, read_rule, stack_settings
 from ._stack import Stack, quiet_vmap
 from .evaluate import Metric, evaluation_mode
 
@@ -147,6 +148,7 @@ def sweep(
     track_every: int | None = None,
     vectorize: bool | None = None,
     weights_of: Callable[..., Tensor] | None = None,
+    perturb: Callable[..., Sequence[Tensor]] | None = None,
     progress: bool = False,
 ) -> SweepResult:
     """Train one run for every setting and seed, all of them together where torch can.
@@ -174,6 +176,9 @@ def sweep(
             optimizers; False trains one by one, which any model and any rule can do.
         weights_of: (parameter, *state) -> the weights that are tracked and that the result answers with, for a
             step rule that trains at others, such as ``nnopt.optimizers.averaged_weights``. None: the parameters.
+        perturb: (parameters, gradients) -> a way from the parameters, to where a step rule is given the gradient of
+            the same batch anew, such as ``nnopt.optimizers.sharpness_perturbation`` with its radius; has a keyword
+            ``copies``, True if the first dimension counts copies. None: at the parameters.
         progress: show a bar in a terminal.
 
     Returns:
@@ -206,6 +211,8 @@ def sweep(
         raise ValueError("vectorize must not be True for an optimizer, whose step is not a pure rule: pass None")
     if weights_of is not None and form.is_factory:
         raise ValueError("weights_of must be None for an optimizer, which keeps its state to itself")
+    if perturb is not None and form.is_factory:
+        raise ValueError("perturb must be None for an optimizer, which takes its gradients itself")
     points = _points(total_steps, track, track_every)
     rows = Rows(data, seeds)
     if batch_size is not None:
@@ -214,7 +221,19 @@ def sweep(
             raise ValueError(f"batch_size must be <= {rows.num_rows}, the rows, got {batch_size}")
     watched = {name: (metric, Rows(where, seeds)) for name, (metric, where) in (track or {}).items()}
     run = _Sweep(
-        rule, form, loss_fn, chosen, list(seeds), values, batch_size, rows, watched, points, weights_of, progress
+        rule,
+        form,
+        loss_fn,
+        chosen,
+        list(seeds),
+        values,
+        batch_size,
+        rows,
+        watched,
+        points,
+        weights_of,
+        perturb,
+        progress,
     )
     device = rows.inputs.device
     together = vectorize if vectorize is not None else not form.is_factory
@@ -245,13 +264,14 @@ class _Sweep:
     watched: Watched
     points: list[int]
     weights_of: WeightsOf | None
+    perturb: Perturb | None
     progress: bool
 
     def stacked(self, models: list[nn.Module]) -> SweepResult:
         num_settings, num_seeds = len(self.settings), len(self.seeds)
         like = next(models[0].parameters())
         shared, columns = stack_settings(self.settings, num_seeds, like)
-        stack = Stack(models, num_settings, self.rule, self.form, shared, columns, self.weights_of)
+        stack = Stack(models, num_settings, self.rule, self.form, shared, columns, self.weights_of, self.perturb)
         own_rows = self.rows.per_seed or self.batch_size is not None
         batches = self.rows.stacked_batches(self.seeds, self.batch_size, num_settings)
         curve = torch.empty(len(self.multipliers), stack.num_copies, dtype=like.dtype, device=like.device)
@@ -259,8 +279,9 @@ class _Sweep:
         seed_global_random_state(self.seeds[0].integer("noise"), like.device)
         with quiet_vmap(), self.bar(len(self.multipliers)) as bar:
             for number, (multiplier, batch) in enumerate(zip(self.multipliers, batches), start=1):
-                losses = stack.losses(self.loss_fn, *batch, own_rows=own_rows)
-                stack.step(losses, multiplier=multiplier, number=number)
+                again = partial(stack.losses, self.loss_fn, *batch, own_rows=own_rows)
+                losses = again()
+                stack.step(losses, again, multiplier=multiplier, number=number)
                 curve[number - 1] = losses.detach()
                 if number in self.points:
                     for name, (metric, rows) in self.watched.items():
@@ -282,7 +303,15 @@ class _Sweep:
                 seed_global_random_state(seed.integer("noise"), self.rows.inputs.device)
                 losses = []
                 steps = train_alone(
-                    model, self.rule, self.form, self.loss_fn, batches, setting, self.multipliers, self.weights_of
+                    model,
+                    self.rule,
+                    self.form,
+                    self.loss_fn,
+                    batches,
+                    setting,
+                    self.multipliers,
+                    self.weights_of,
+                    self.perturb,
                 )
                 for number, loss in enumerate(steps, start=1):
                     losses.append(loss)

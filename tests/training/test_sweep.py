@@ -453,6 +453,36 @@ def test_what_is_tracked_and_returned_are_the_weights_of_the_rule(vectorize: boo
     torch.testing.assert_close(other.losses, result.losses, rtol=0, atol=0)
 
 
+def uphill(parameters: Any, gradients: Any, *, copies: bool = False) -> list[Tensor]:
+    """Go half a unit up the slope, all parameters of a copy together."""
+    norms = torch.stack(
+        [gradient.flatten(int(copies)).norm(dim=-1) for gradient in gradients if gradient.ndim > copies]
+    )
+    length = norms.norm(dim=0)
+    return [
+        0.5 * gradient / (length.view(-1, *[1] * (gradient.ndim - 1)) if copies else length) for gradient in gradients
+    ]
+
+
+@pytest.mark.parametrize("make_model", [mlp, convnet, frozen, frozen_but_one])
+def test_gradients_taken_elsewhere_equal_one_by_one(make_model: MakeModel) -> None:
+    options: dict[str, Any] = {
+        "rule": momentum_sgd,
+        "settings": grid(lr=[0.02, 0.1], momentum=[0.5]),
+        "perturb": uphill,
+    }
+    together = run(make_model, **options)
+    assert_equal_results(together, run(make_model, vectorize=False, **options))
+    plain = run(make_model, **{**options, "perturb": None})
+    torch.testing.assert_close(plain.losses[..., 0], together.losses[..., 0])  # the loss is that of the parameters
+    assert not torch.allclose(plain.losses[..., -1], together.losses[..., -1])
+
+
+def test_a_perturbation_of_nothing_changes_nothing() -> None:
+    still = run(perturb=lambda parameters, gradients, copies=False: [torch.zeros_like(p) for p in parameters])
+    assert_equal_results(still, run(), tolerance=0.0)
+
+
 def test_a_returned_model_is_a_copy() -> None:
     result = run()
     model = result.model(0, 0)
@@ -585,6 +615,8 @@ def test_a_model_that_torch_cannot_vectorize_is_refused_by_name_and_works_one_by
         ({"data": lambda seed: rows(20 + seed.index)}, ValueError, "data must have the same shapes for every seed"),
         ({"rule": torch.optim.SGD, "vectorize": True}, ValueError, "vectorize must not be True for an optimizer"),
         ({"rule": torch.optim.SGD, "weights_of": behind}, ValueError, "weights_of must be None for an optimizer"),
+        ({"rule": torch.optim.SGD, "perturb": uphill}, ValueError, "perturb must be None for an optimizer"),
+        ({"perturb": lambda p, g, copies: g[1:]}, ValueError, "perturb must return the shapes of the parameters"),
         ({"rule": lagging, "weights_of": lambda p, lag: lag[0]}, ValueError, "weights_of must keep shapes"),
         (
             {"rule": lagging, "weights_of": lambda p, lag: lag[0], "vectorize": False},

@@ -1,0 +1,116 @@
+"""Steps from the gradient of the worst point nearby, and how much worse it is. Chapter: ``optimizers/sharpness``."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from nnopt.checks import require_non_empty, require_non_negative, require_same_shape
+
+__all__ = ["measure_sharpness", "sharpness_perturbation"]
+
+# keeps a gradient of zero from dividing by zero
+_TINY = 1e-12
+
+
+def sharpness_perturbation(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    radius: float,
+    adaptive: bool = False,
+    copies: bool = False,
+) -> list[Tensor]:
+    r"""Return the way to the worst point of a ball around the parameters, to first order.
+
+    .. math:: e = \rho\, \frac{g}{\lVert g\rVert}, \qquad
+        \text{adaptive: } e = \rho\, \frac{\theta^2 \odot g}{\lVert \theta \odot g\rVert}
+
+    The norm runs over all parameters together. The adaptive ball is a ball of *relative* changes: it does not
+    see a rescaling of weights that leaves the network the same function.
+
+    Args:
+        parameters: θ, any shapes, on one device.
+        gradients: g, the same shapes.
+        radius: ρ, at least 0.
+        adaptive: measure changes in units of the weights.
+        copies: the first dimension counts copies of a model, each of which has a norm of its own.
+
+    Returns:
+        e, one tensor for each parameter; the arguments are unchanged.
+
+    Raises:
+        ValueError: there are no parameters, another number of gradients, other shapes, or ``radius`` is negative or
+            NaN.
+
+    Source:
+        Foret et al. (2021), equation 2; Kwon et al. (2021) for the adaptive ball.
+
+    Example:
+        >>> sharpness_perturbation([torch.zeros(2)], [torch.tensor([3.0, 4.0])], radius=0.5)
+        [tensor([0.3000, 0.4000])]
+    """
+    require_non_empty("parameters", parameters)
+    require_non_negative("radius", radius)
+    if len(parameters) != len(gradients):
+        raise ValueError(f"gradients must be {len(parameters)}, one for each parameter, got {len(gradients)}")
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        require_same_shape("parameter", parameter, "gradient", gradient)
+    theta, g = list(parameters), list(gradients)
+    measured = list(torch._foreach_mul(theta, g)) if adaptive else g
+    if copies:
+        rows = [tensor.reshape(len(tensor), tensor[0].numel()) for tensor in measured]
+        norms = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)
+    else:
+        norms = torch.stack(list(torch._foreach_norm(measured))).norm()
+    scale = radius / (norms + _TINY)
+    if adaptive:
+        g = list(torch._foreach_mul(theta, measured))
+    if not copies:
+        return list(torch._foreach_mul(g, scale))
+    return [tensor * scale.view(-1, *[1] * (tensor.ndim - 1)) for tensor in g]
+
+
+def measure_sharpness(
+    loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor], *, radius: float, adaptive: bool = False
+) -> float:
+    r"""Return how much the loss rises on the way to the worst point nearby, to first order.
+
+    .. math:: J(\theta + e) - J(\theta)
+
+    with e from :func:`sharpness_perturbation`. The parameters are put back bit for bit, also after an error.
+
+    Args:
+        loss_fn: computes the 0-d loss from ``parameters`` as they are now, the same every time it is called.
+        parameters: leaves that require gradients, on one device.
+        radius: ρ, at least 0.
+        adaptive: measure changes in units of the weights.
+
+    Returns:
+        The rise; it can be negative where the loss bends down.
+
+    Raises:
+        ValueError: there are no parameters, ``radius`` is negative or NaN, or the loss is not finite.
+
+    Source:
+        Foret et al. (2021), equation 1.
+
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> measure_sharpness(lambda: 2 * weight.square().sum(), [weight], radius=0.5)
+        2.5
+    """
+    require_non_empty("parameters", parameters)
+    require_non_negative("radius", radius)
+    loss = loss_fn()
+    if not torch.isfinite(loss):
+        raise ValueError(f"loss must be finite, got {loss.item()}")
+    gradients = torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+    with torch.no_grad():
+        ways = sharpness_perturbation(parameters, gradients, radius=radius, adaptive=adaptive)
+        origins = [parameter.clone() for parameter in parameters]
+        try:
+            torch._foreach_add_(list(parameters), ways)
+            return loss_fn().item() - loss.item()
+        finally:
+            torch._foreach_copy_(list(parameters), origins)
