@@ -25,6 +25,7 @@ from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
 from .schedules import check_greedy_rates as check_greedy_rates
+from .sharpness import check_sharpness_way as check_sharpness_way
 from .soft_targets import SoftLoss as SoftLoss
 from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
@@ -56,6 +57,7 @@ __all__ = [
     "check_repair",
     "check_random_shift",
     "check_resume",
+    "check_sharpness_way",
     "check_soft_target_test",
     "check_split",
     "check_stability_edge",

@@ -138,7 +138,7 @@ def test_the_rise_on_a_parabola_is_known() -> None:
 def test_no_direction_drawn_at_random_rises_more_within_a_small_ball(device: torch.device) -> None:
     model = network(device=device)
     inputs, targets = rows(0, device)
-    parameters = list(model.parameters())
+    parameters: list[Tensor] = list(model.parameters())
 
     def loss_fn() -> Tensor:
         return F.cross_entropy(model(inputs), targets)
@@ -187,7 +187,7 @@ def test_steps_are_those_of_a_published_class(device: torch.device, adaptive: bo
         optimizer.step(closure_of(ours, optimizer, step))
         closure = closure_of(theirs, oracle, step)
         closure()
-        oracle.step(closure)
+        oracle.step(closure)  # type: ignore[arg-type]
     assert_close(ours, theirs, 1e-8)  # theirs rounds the norm to float32
 
 
