@@ -7,6 +7,10 @@ from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
 from ._lion import Lion as Lion
+from ._matrix_optimizers import SOAP as SOAP
+from ._matrix_optimizers import Shampoo as Shampoo
+from ._muon import Muon as Muon
+from ._muon import muon_groups as muon_groups
 from ._noise import expected_loss as expected_loss
 from ._preconditioned import shampoo_step as shampoo_step
 from ._preconditioned import soap_step as soap_step
@@ -39,9 +43,12 @@ from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
 
 __all__ = [
+    "SOAP",
     "Lion",
+    "Muon",
     "Plateau",
     "RangeTest",
+    "Shampoo",
     "accumulate",
     "adafactor_step",
     "adagrad_step",
@@ -59,6 +66,7 @@ __all__ = [
     "lion_step",
     "momentum_rate",
     "momentum_step",
+    "muon_groups",
     "muon_step",
     "nadam_step",
     "newton_schulz",

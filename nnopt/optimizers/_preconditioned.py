@@ -233,8 +233,11 @@ def _require_states(matrix: Tensor, *, left: Tensor, right: Tensor, left_root: T
 
 
 def _as_matrix(tensor: Tensor, copies: bool) -> Tensor:
-    """Return (..., m, n) of a tensor whose own dimensions are two or more."""
-    return tensor.flatten(int(copies) + 1)
+    """Return (..., m, n) of a tensor whose own dimensions are two or more.
+
+    Laid out in order, because products round by the layout and an eigenbasis may turn on it.
+    """
+    return tensor.flatten(int(copies) + 1).contiguous()
 
 
 def _precise(tensor: Tensor) -> torch.dtype:
