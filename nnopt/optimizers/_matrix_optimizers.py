@@ -73,7 +73,7 @@ class Shampoo(_ByShape):
         lr: learning rate η, at least 0; a number, or a tensor of one number, which is copied.
         eps: ε, at least 0: where the sums start.
         weight_decay: λ, at least 0, decoupled.
-        precondition_every: the roots are computed at the first step and at its multiples.
+        precondition_every: the roots are computed at each of so many first steps, then at its multiples.
         maximize: climb instead of descend.
         foreach: False steps one by one by the pure step; True or None batch parameters of equal shape.
 

@@ -8,6 +8,7 @@ from nnopt.checks import require_integer
 from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
 from .adaptive import decayed, moments
 from .descent import gradient_step
+from .orthogonal import eigenvectors_of
 
 __all__ = ["shampoo_step", "soap_step"]
 
@@ -47,7 +48,8 @@ def shampoo_step(
         lr: learning rate η, at least 0; a number or a tensor that broadcasts against the parameter.
         eps: ε, above or equal to 0.
         weight_decay: λ, at least 0, decoupled; as ``lr``.
-        precondition_every: roots are computed at the first step and at its multiples.
+        precondition_every: after as many steps, in each of which they are, roots are computed at its multiples only;
+            stale roots of the first gradients would multiply whatever these did not have.
         copies: the first dimension counts copies of a model.
 
     Returns:
@@ -86,7 +88,7 @@ def shampoo_step(
     else:
         _require_states(matrix, left=left, right=right, left_root=left_root, right_root=right_root)
         left, right = left + squares[0], right + squares[1]
-    if step == 1 or step % precondition_every == 0:
+    if step <= precondition_every or step % precondition_every == 0:
         left_root, right_root = _inverse_fourth_root(left, eps), _inverse_fourth_root(right, eps)
     update = (left_root.to(exact) @ exact @ right_root.to(exact)).to(parameter).view_as(parameter)
     states = left, right, left_root, right_root
@@ -257,7 +259,7 @@ def _correction(betas: tuple[float | Tensor, float | Tensor], step: int) -> floa
 def _inverse_fourth_root(matrix: Tensor, eps: float) -> Tensor:
     """Return the inverse fourth root of a symmetric positive matrix whose eigenvalues are at least ε."""
     exact = matrix.to(_precise(matrix))
-    values, vectors = torch.linalg.eigh(exact)
+    values, vectors = eigenvectors_of(exact)
     # rounding pushes small eigenvalues below ε; a direction that never had a gradient must not be divided by 0
     floor = torch.finfo(exact.dtype).eps * values[..., -1:] * (eps == 0)
     values = values.clamp(min=max(eps, _tiny(exact))).maximum(floor)
@@ -267,8 +269,7 @@ def _inverse_fourth_root(matrix: Tensor, eps: float) -> Tensor:
 
 def _eigenbasis(matrix: Tensor) -> Tensor:
     """Return eigenvectors as columns, the largest eigenvalue first."""
-    vectors: Tensor = torch.linalg.eigh(matrix).eigenvectors
-    return vectors.flip(-1)
+    return eigenvectors_of(matrix)[1].flip(-1)
 
 
 def _corrected(matrix: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -322,7 +322,7 @@ def test_roots_and_coordinates_are_kept_between_their_steps() -> None:
             moved, *states = rule(moved, random(3, 3, seed=step), *states, step=step, lr=0.1, precondition_every=4)
             if any(not torch.equal(a, b) for a, b in zip(old, states[kept])):
                 changes.append(step)
-        assert changes == ([1, 4, 8, 12] if rule is shampoo_step else [1, 5, 9, 13])
+        assert changes == ([1, 2, 3, 4, 8, 12] if rule is shampoo_step else [1, 5, 9, 13])
 
 
 ALL: list[tuple[Rule, int]] = [
@@ -420,6 +420,19 @@ def test_a_sweep_takes_the_steps_and_equals_single_runs(rule: Rule) -> None:
         for vectorize in (None, False)
     ]
     torch.testing.assert_close(results[0].losses, results[1].losses, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("rule", "num_states"), ALL, ids=["muon", "shampoo", "soap"])
+def test_a_copy_that_diverged_stays_so_and_leaves_the_others_alone(rule: Rule, num_states: int) -> None:
+    states, keywords = [torch.zeros(3, 4, 4).double()] * num_states, {}
+    moved = random(3, 4, 4)
+    for step in range(1, 4):
+        gradients = random(3, 4, 4, seed=step)
+        gradients[1] = (0.0, math.nan, math.inf)[step - 1]
+        keywords = {} if num_states == 1 else {"step": step, "precondition_every": 2}
+        moved, *states = rule(moved, gradients, *states, lr=0.1, copies=True, **keywords)
+    assert moved[::2].isfinite().all()
+    assert not moved[1].isfinite().any()
 
 
 def test_a_sweep_of_soap_learns() -> None:
