@@ -24,6 +24,10 @@ def _require_memory(name: str, value: object) -> None:
         require_fraction(name, value, open_end=True)
 
 
+# elements from which the copies of a batch cost more than its calls
+_SMALL = 8192
+
+
 class _ByShape(CheckedOptimizer):
     """Parameters of one shape that have taken equally many steps move together, by one call of a pure step."""
 
@@ -40,7 +44,7 @@ class _ByShape(CheckedOptimizer):
             if parameter.numel():
                 state = self.state[parameter]
                 state["step"] = state.get("step", 0) + 1
-                apart = i if group["foreach"] is False else -1
+                apart = i if group["foreach"] is False or parameter.numel() > _SMALL else -1
                 together.setdefault((parameter.shape, state["step"], apart), []).append(i)
         for (_, step, _), places in together.items():
             self._move([parameters[i] for i in places], [gradients[i] for i in places], step=step, **settings)
@@ -58,10 +62,8 @@ class _ByShape(CheckedOptimizer):
         torch._foreach_copy_(parameters, list(new) if copies else [new])
         for name, value in zip(self.STATES, new_states, strict=True):
             for state, one in zip(states, value if copies else [value], strict=True):
-                if state[name].shape == one.shape:
-                    state[name].copy_(one)
-                else:
-                    state[name] = one.clone()
+                # a part of a batch would keep all of it in memory
+                state[name] = one.clone() if copies else one
 
 
 class Shampoo(_ByShape):
