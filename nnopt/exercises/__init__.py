@@ -24,6 +24,8 @@ from .losses import check_loss_test as check_loss_test
 from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
+from .orthogonal import FactorFunction as FactorFunction
+from .orthogonal import check_factor_test as check_factor_test
 from .schedules import check_greedy_rates as check_greedy_rates
 from .sharpness import check_sharpness_way as check_sharpness_way
 from .soft_targets import SoftLoss as SoftLoss
@@ -34,6 +36,7 @@ from .timing import check_comparison as check_comparison
 __all__ = [
     "AdamFunction",
     "DropoutFunction",
+    "FactorFunction",
     "Loader",
     "Quantizer",
     "ShiftFunction",
@@ -44,6 +47,7 @@ __all__ = [
     "check_averaging",
     "check_comparison",
     "check_decision_rule",
+    "check_factor_test",
     "check_fastest_batch",
     "check_global_masks",
     "check_greedy_rates",

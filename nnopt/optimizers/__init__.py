@@ -10,6 +10,10 @@ from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
 from ._flat_buffer import flat as flat
 from ._lion import Lion as Lion
+from ._matrix_optimizers import SOAP as SOAP
+from ._matrix_optimizers import Shampoo as Shampoo
+from ._muon import Muon as Muon
+from ._muon import muon_groups as muon_groups
 from ._noise import expected_loss as expected_loss
 from ._preconditioned import shampoo_step as shampoo_step
 from ._preconditioned import soap_step as soap_step
@@ -52,10 +56,13 @@ from .sharpness import sharpness_perturbation as sharpness_perturbation
 
 __all__ = [
     "Averaged",
+    "SOAP",
     "Lion",
+    "Muon",
     "Plateau",
     "RangeTest",
     "ScheduleFreeAdamW",
+    "Shampoo",
     "accumulate",
     "adafactor_step",
     "adagrad_step",
@@ -76,6 +83,7 @@ __all__ = [
     "lion_step",
     "momentum_rate",
     "momentum_step",
+    "muon_groups",
     "muon_step",
     "nadam_step",
     "newton_schulz",

@@ -8,6 +8,7 @@ from nnopt.checks import require_integer
 from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
 from .adaptive import decayed, moments
 from .descent import gradient_step
+from .orthogonal import eigenvectors_of
 
 __all__ = ["shampoo_step", "soap_step"]
 
@@ -47,7 +48,8 @@ def shampoo_step(
         lr: learning rate η, at least 0; a number or a tensor that broadcasts against the parameter.
         eps: ε, above or equal to 0.
         weight_decay: λ, at least 0, decoupled; as ``lr``.
-        precondition_every: roots are computed at the first step and at its multiples.
+        precondition_every: after as many steps, in each of which they are, roots are computed at its multiples only;
+            stale roots of the first gradients would multiply whatever these did not have.
         copies: the first dimension counts copies of a model.
 
     Returns:
@@ -86,7 +88,7 @@ def shampoo_step(
     else:
         _require_states(matrix, left=left, right=right, left_root=left_root, right_root=right_root)
         left, right = left + squares[0], right + squares[1]
-    if step == 1 or step % precondition_every == 0:
+    if step <= precondition_every or step % precondition_every == 0:
         left_root, right_root = _inverse_fourth_root(left, eps), _inverse_fourth_root(right, eps)
     update = (left_root.to(exact) @ exact @ right_root.to(exact)).to(parameter).view_as(parameter)
     states = left, right, left_root, right_root
@@ -115,18 +117,19 @@ def soap_step(
     r"""Take one step of SOAP: Adam in the coordinates in which Shampoo would divide.
 
     .. math::
-        G' = Q_L^\top G_t Q_R, \qquad M_t = \beta_1 M_{t-1} + (1 - \beta_1)\, G_t, \qquad
+        G' = Q_L^\top G_t Q_R, \qquad M_t = \beta_1 M_{t-1} + (1 - \beta_1)\, G', \qquad
         V_t = \beta_2 V_{t-1} + (1 - \beta_2)\, G'^2, \qquad
         \Theta_t = (1 - \eta\lambda)\, \Theta_{t-1} - \eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
-        Q_L\, \frac{Q_L^\top M_t Q_R}{\sqrt{V_t} + \varepsilon}\, Q_R^\top
+        Q_L\, \frac{M_t}{\sqrt{V_t} + \varepsilon}\, Q_R^\top
 
-    where the columns of Q_L and Q_R are eigenvectors of running means of GGᵀ and GᵀG.
+    where M turns with the coordinates, and the columns of Q_L and Q_R are eigenvectors of running means of GGᵀ
+    and GᵀG.
 
     Args:
         parameter: Θ, (m, n), floating point. A kernel counts as a matrix (m, rest); a vector gets Adam's step.
         gradient: G, of the loss at ``parameter``, the same shape.
-        first: M, the same shape; zeros before the first step.
-        second: V, the same shape, in the new coordinates; zeros before the first step.
+        first: M, the same shape, in the new coordinates; zeros before the first step.
+        second: V, likewise.
         left: mean of GGᵀ, (m, m); before the first step zeros of any shape.
         right: mean of GᵀG, (n, n); likewise.
         left_basis: Q_L, (m, m); likewise.
@@ -151,7 +154,8 @@ def soap_step(
 
     Convention:
         As the authors' code and ``pytorch_optimizer.SOAP``: a first step that does not move, ε before bias
-        correction, M in the old coordinates. Both let vectors wait for a step too, and decay after the step.
+        correction. Both let vectors wait for a step too, decay after the step, and keep M in the old coordinates,
+        which takes two more products a step and gives the same.
 
     Source:
         Vyas et al. (2025), algorithm 3.
@@ -178,26 +182,27 @@ def soap_step(
         return gradient_step(shrunk, update, lr=lr), first, second, *states
     matrix = _as_matrix(gradient, copies)
     exact = matrix.to(_precise(matrix))
-    squares = exact @ exact.mT, exact.mT @ exact
     if step == 1:
-        left, right = ((1 - memory) * square for square in squares)
+        left, right = ((1 - memory) * square for square in (exact @ exact.mT, exact.mT @ exact))
         states = left, right, _eigenbasis(left), _eigenbasis(right)
         return parameter.clone(), first.clone(), second.clone(), *(state.to(parameter.dtype) for state in states)
     _require_states(matrix, left=left, right=right, left_root=left_basis, right_root=right_basis)
     lefts, rights = left_basis.to(exact), right_basis.to(exact)
-    beta1, beta2 = betas
-    first = beta1 * first + (1 - beta1) * gradient
-    rotated = (lefts.mT @ exact @ rights).view_as(parameter)
-    second = (beta2 * second + (1 - beta2) * rotated.square()).to(parameter)
-    mean = lefts.mT @ _as_matrix(first, copies).to(exact) @ rights
-    ratio = _correction(betas, step - 1) * mean.view_as(parameter) / (second.to(exact).sqrt() + eps)
-    update = (lefts @ _as_matrix(ratio, copies).to(exact) @ rights.mT).to(parameter).view_as(parameter)
-    left, right = (old + (1 - memory) * (square - old) for old, square in zip((left, right), squares))
+    rotated = lefts.mT @ exact @ rights
+    gradient = rotated.view_as(parameter).to(parameter)
+    first, second = _mean(first, gradient, betas[0]), _mean(second, gradient.square(), betas[1])
+    ratio = _correction(betas, step - 1) * first.to(exact) / (second.to(exact).sqrt() + eps)
+    update = (lefts @ _as_matrix(ratio, copies) @ rights.mT).to(parameter).view_as(parameter)
+    left, right = _square_mean(left, exact, memory), _square_mean(right, exact.mT, memory)
     if (step - 1) % precondition_every == 0:
+        old_lefts, old_rights = lefts, rights
         lefts, places = _corrected(left.to(exact), lefts)
         rights, others = _corrected(right.to(exact), rights)
-        moved = _as_matrix(second, copies).take_along_dim(places[..., :, None], -2)
-        second = moved.take_along_dim(others[..., None, :], -1).view_as(parameter)
+        turned = (lefts.mT @ old_lefts) @ _as_matrix(first, copies).to(exact) @ (old_rights.mT @ rights)
+        first = turned.to(parameter).view_as(parameter)
+        rows = _as_matrix(second, copies)
+        rows = rows.gather(-2, places[..., :, None].expand_as(rows))
+        second = rows.gather(-1, others[..., None, :].expand_as(rows)).view_as(parameter)
     states = left, right, lefts, rights
     return gradient_step(shrunk, update, lr=lr), first, second, *(state.to(parameter.dtype) for state in states)
 
@@ -233,8 +238,11 @@ def _require_states(matrix: Tensor, *, left: Tensor, right: Tensor, left_root: T
 
 
 def _as_matrix(tensor: Tensor, copies: bool) -> Tensor:
-    """Return (..., m, n) of a tensor whose own dimensions are two or more."""
-    return tensor.flatten(int(copies) + 1)
+    """Return (..., m, n) of a tensor whose own dimensions are two or more.
+
+    Laid out in order, because products round by the layout and an eigenbasis may turn on it.
+    """
+    return tensor.flatten(int(copies) + 1).contiguous()
 
 
 def _precise(tensor: Tensor) -> torch.dtype:
@@ -251,10 +259,23 @@ def _correction(betas: tuple[float | Tensor, float | Tensor], step: int) -> floa
     return (1 - beta2**step) ** 0.5 / (1 - beta1**step)
 
 
+def _mean(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
+    """Return β old + (1 − β) new, in one pass."""
+    return torch.lerp(old, new, (1 - beta).to(old) if isinstance(beta, Tensor) else 1 - beta)
+
+
+def _square_mean(old: Tensor, matrix: Tensor, beta: float | Tensor) -> Tensor:
+    """Return β old + (1 − β) XXᵀ; with a number for β the product adds itself."""
+    if isinstance(beta, Tensor):
+        return _mean(old, (matrix @ matrix.mT).to(old), beta)
+    multiply_add = torch.addmm if matrix.ndim == 2 else torch.baddbmm
+    return multiply_add(old.to(matrix), matrix, matrix.mT, beta=beta, alpha=1 - beta)
+
+
 def _inverse_fourth_root(matrix: Tensor, eps: float) -> Tensor:
     """Return the inverse fourth root of a symmetric positive matrix whose eigenvalues are at least ε."""
     exact = matrix.to(_precise(matrix))
-    values, vectors = torch.linalg.eigh(exact)
+    values, vectors = eigenvectors_of(exact)
     # rounding pushes small eigenvalues below ε; a direction that never had a gradient must not be divided by 0
     floor = torch.finfo(exact.dtype).eps * values[..., -1:] * (eps == 0)
     values = values.clamp(min=max(eps, _tiny(exact))).maximum(floor)
@@ -264,14 +285,12 @@ def _inverse_fourth_root(matrix: Tensor, eps: float) -> Tensor:
 
 def _eigenbasis(matrix: Tensor) -> Tensor:
     """Return eigenvectors as columns, the largest eigenvalue first."""
-    vectors: Tensor = torch.linalg.eigh(matrix).eigenvectors
-    return vectors.flip(-1)
+    return eigenvectors_of(matrix)[1].flip(-1)
 
 
 def _corrected(matrix: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Return a basis after one step of orthogonal iteration, sorted, and the places its columns came from."""
     product = matrix @ basis
     places = (basis * product).sum(dim=-2).argsort(dim=-1, descending=True)
-    sorted_product = product.take_along_dim(places[..., None, :], -1)
-    new: Tensor = torch.linalg.qr(sorted_product).Q
+    new: Tensor = torch.linalg.qr(product.gather(-1, places[..., None, :].expand_as(product))).Q
     return new, places

@@ -138,7 +138,7 @@ def orthogonal_factor(matrix: Tensor, *, method: str = "eigh") -> Tensor:
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     wide = exact.mT if is_tall else exact
     wide = wide / wide.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
-    squares, vectors = torch.linalg.eigh(wide @ wide.mT)
+    squares, vectors = eigenvectors_of(wide @ wide.mT)
     # of squares that float64 holds to 2·10⁻¹⁶
     kept = squares > max(smallest**2, torch.finfo(wide.dtype).eps * max(matrix.shape[-2:])) * squares[..., -1:]
     factors = torch.where(kept, squares, torch.inf).rsqrt()
@@ -219,6 +219,17 @@ def muon_step(
     update = newton_schulz(direction, num_steps=num_steps, coefficients=coefficients, dtype=dtype, gram=gram)
     parameter, _ = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
     return gradient_step(parameter, update, lr=lr * scale), buffer
+
+
+def eigenvectors_of(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, ascending, and eigenvectors of symmetric matrices; NaN for those that are not finite.
+
+    Torch would raise for all of a batch, and one diverged copy is no fault of the others.
+    """
+    is_finite = matrix.isfinite().all(dim=-1).all(dim=-1)[..., None]
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    values, vectors = torch.linalg.eigh(torch.where(is_finite[..., None], matrix, identity))
+    return values.masked_fill(~is_finite, torch.nan), vectors
 
 
 def muon_scale(shape: Sequence[int], adjust_lr: str) -> float:

@@ -18,6 +18,8 @@ from nnopt.models import mlp, transformer
 
 Make = Callable[..., torch.optim.Optimizer]
 
+# Muon for matrices and AdamW for the rest, with one learning rate for both
+WHOLE_MODEL: dict[str, Any] = {"fallback": "others", "adjust_lr": "match_rms_adamw"}
 # how each class is made, with settings away from their defaults; a new class of the room needs a line here
 MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Lion": lambda params, **options: nnopt.optimizers.Lion(
@@ -25,6 +27,17 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     ),
     "ScheduleFreeAdamW": lambda params, **options: nnopt.optimizers.ScheduleFreeAdamW(
         params, **{"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1, **options}
+    ),
+    # in the parameters' own dtype: bfloat16 rounds a batch of products otherwise than one
+    "Muon": lambda params, **options: nnopt.optimizers.Muon(
+        params,
+        **{"lr": 0.01, "momentum": 0.8, "weight_decay": 0.1, "dtype": None, **WHOLE_MODEL, **options},
+    ),
+    "SOAP": lambda params, **options: nnopt.optimizers.SOAP(
+        params, **{"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1, "precondition_every": 3, **options}
+    ),
+    "Shampoo": lambda params, **options: nnopt.optimizers.Shampoo(
+        params, **{"lr": 0.01, "eps": 1e-3, "weight_decay": 0.1, "precondition_every": 3, **options}
     ),
 }
 # settings that must be refused, beside NaN and negative learning rates and decays
@@ -38,6 +51,19 @@ OUT_OF_RANGE: dict[str, list[dict[str, Any]]] = {
         {"eps": -1e-8},
         {"eps": math.nan},
     ],
+    "Muon": [
+        {"momentum": 1.0},
+        {"momentum": math.nan},
+        {"num_steps": 0},
+        {"coefficients": (1.5, -0.5)},
+        {"coefficients": (1.5, math.nan, 0.0)},
+        {"adjust_lr": "rms"},
+        {"fallback": "adam"},
+        {"betas": (0.9, 1.0)},
+        {"eps": -1.0},
+    ],
+    "SOAP": [{"betas": (0.9, 1.0)}, {"memory": 1.0}, {"eps": math.nan}, {"precondition_every": 0}],
+    "Shampoo": [{"eps": -1e-6}, {"eps": math.inf}, {"precondition_every": 0}],
 }
 # makers of an optimizer of torch that we change: torch reads its settings, groups and missing gradients
 CHANGED: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -486,12 +512,16 @@ def test_the_contract_sees_planted_faults_and_those_of_others() -> None:
         test_typing_errors_are_refused(lambda *args, **options: torch.optim.AdamW(*args, **options))
 
 
-@every
-def test_a_loss_goes_down(make: Make) -> None:
-    generator = torch.Generator().manual_seed(0)
+# Adam moves each weight by the rate; Muon a fifth of that, and Shampoo a whole matrix, in the spectral norm, ever less
+RATES = {"Muon": 0.02, "Shampoo": 0.1}
+
+
+@pytest.mark.parametrize(("name", "lr"), [(name, RATES.get(name, 0.005)) for name in MAKERS])
+def test_a_loss_goes_down(name: str, lr: float) -> None:
+    make, generator = MAKERS[name], torch.Generator().manual_seed(0)
     model = transformer(16, 1, generator=generator, num_heads=2, context=8, vocabulary_size=11)
     tokens = torch.randint(11, (4, 9), generator=generator)
-    optimizer = make(model.parameters(), lr=0.005, weight_decay=0.0)
+    optimizer = make(model.parameters(), lr=lr, weight_decay=0.0)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
