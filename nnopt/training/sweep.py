@@ -172,7 +172,7 @@ def sweep(
         track_every: steps between two points; the end is always one. None: only the end.
         vectorize: None stacks the runs of a step rule and trains optimizers one by one; True refuses
             optimizers; False trains one by one, which any model and any rule can do.
-        weights_of: (parameter, *state) -> the weights that are tracked and that the result answers with, for a
+        weights_of: ``(parameter, *state)`` -> the weights that are tracked and that the result answers with, for a
             step rule that trains at others, such as ``nnopt.optimizers.averaged_weights``. None: the parameters.
         progress: show a bar in a terminal.
 
