@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytorch_optimizer
 import schedulefree
@@ -55,9 +56,10 @@ TORCH: dict[str, Make] = {
 
 def in_training(params: list[Tensor], **options: float) -> torch.optim.Optimizer:
     """Make the package's schedule-free AdamW, which steps only after ``train()``."""
-    optimizer = schedulefree.AdamWScheduleFree(params, **options)
+    optimizer: Any = schedulefree.AdamWScheduleFree(params, **options)
     optimizer.train()
-    return optimizer
+    made: torch.optim.Optimizer = optimizer
+    return made
 
 
 # rule -> the package, its class and ours, at equal settings

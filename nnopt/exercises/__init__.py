@@ -7,6 +7,7 @@ from .affine import Quantizer as Quantizer
 from .affine import check_quantizer_test as check_quantizer_test
 from .augmentation import ShiftFunction as ShiftFunction
 from .augmentation import check_random_shift as check_random_shift
+from .averaging import check_noise_of_mean as check_noise_of_mean
 from .batch_size import check_fastest_batch as check_fastest_batch
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
@@ -48,18 +49,19 @@ __all__ = [
     "check_comparison",
     "check_decision_rule",
     "check_factor_test",
+    "check_dropout",
     "check_fastest_batch",
     "check_global_masks",
     "check_greedy_rates",
-    "check_dropout",
     "check_loader_test",
     "check_loss_test",
     "check_mac_counter",
     "check_momentum_choice",
+    "check_noise_of_mean",
     "check_optimism",
     "check_quantizer_test",
-    "check_repair",
     "check_random_shift",
+    "check_repair",
     "check_resume",
     "check_sharpness_way",
     "check_soft_target_test",

@@ -114,7 +114,7 @@ class ScheduleFreeAdamW(CheckedOptimizer):
                 parameter.copy_(trained)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient, as :meth:`torch.optim.Optimizer.step` does.
+        """Update every parameter that has a gradient.
 
         Raises:
             RuntimeError: inside ``averaged()``.

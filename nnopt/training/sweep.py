@@ -174,7 +174,7 @@ def sweep(
         track_every: steps between two points; the end is always one. None: only the end.
         vectorize: None stacks the runs of a step rule and trains optimizers one by one; True refuses
             optimizers; False trains one by one, which any model and any rule can do.
-        weights_of: (parameter, *state) -> the weights that are tracked and that the result answers with, for a
+        weights_of: ``(parameter, *state)`` -> the weights that are tracked and that the result answers with, for a
             step rule that trains at others, such as ``nnopt.optimizers.averaged_weights``. None: the parameters.
         perturb: (parameters, gradients) -> a way from the parameters, to where a step rule is given the gradient of
             the same batch anew, such as ``nnopt.optimizers.sharpness_perturbation`` with its radius; has a keyword

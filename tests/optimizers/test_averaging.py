@@ -531,7 +531,7 @@ def test_another_model_and_numbers_out_of_range_are_refused() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, values(averaged), strict=True))
     for wrong in ({"decay": 1.1}, {"decay": math.nan}, {"start_step": -1}, {"buffers": "keep"}, {"warmup": True}):
         with pytest.raises(ValueError, match="must"):
-            Averaged(model, **wrong)  # type: ignore[arg-type]
+            Averaged(model, **wrong)
     with pytest.raises(TypeError, match="model must be Module"):
         Averaged(torch.ones(1))  # type: ignore[arg-type]
 
