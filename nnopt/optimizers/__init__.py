@@ -3,9 +3,16 @@
 from ._adaptive_variants import adafactor_step as adafactor_step
 from ._adaptive_variants import nadam_step as nadam_step
 from ._adaptive_variants import radam_step as radam_step
+from ._conjugate_gradient import LinearSolution as LinearSolution
+from ._conjugate_gradient import conjugate_gradient as conjugate_gradient
 from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
+from ._kronecker import kronecker_factors as kronecker_factors
+from ._kronecker import kronecker_step as kronecker_step
+from ._kronecker_factored import KroneckerFactored as KroneckerFactored
+from ._least_squares import LevenbergMarquardt as LevenbergMarquardt
+from ._least_squares import gauss_newton_step as gauss_newton_step
 from ._lion import Lion as Lion
 from ._noise import expected_loss as expected_loss
 from .adaptive import adagrad_step as adagrad_step
@@ -32,8 +39,16 @@ from .schedules import one_cycle as one_cycle
 from .schedules import step_decay as step_decay
 from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
+from .second_order import dense_hessian as dense_hessian
+from .second_order import hessian_vector_product as hessian_vector_product
+from .second_order import lbfgs_direction as lbfgs_direction
+from .second_order import newton_cg_step as newton_cg_step
+from .second_order import newton_step as newton_step
 
 __all__ = [
+    "KroneckerFactored",
+    "LevenbergMarquardt",
+    "LinearSolution",
     "Lion",
     "Plateau",
     "RangeTest",
@@ -41,20 +56,29 @@ __all__ = [
     "adafactor_step",
     "adagrad_step",
     "adam_step",
+    "conjugate_gradient",
     "constant",
     "cosine",
     "critical_momentum",
+    "dense_hessian",
     "expected_loss",
     "exponential",
+    "gauss_newton_step",
     "gradient_noise_scale",
     "gradient_step",
+    "hessian_vector_product",
     "inverse_square_root",
+    "kronecker_factors",
+    "kronecker_step",
     "largest_curvature",
+    "lbfgs_direction",
     "linear",
     "lion_step",
     "momentum_rate",
     "momentum_step",
     "nadam_step",
+    "newton_cg_step",
+    "newton_step",
     "one_cycle",
     "optimal_momentum",
     "per_example_noise_scale",
