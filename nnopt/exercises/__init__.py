@@ -25,6 +25,8 @@ from .magnitude import check_global_masks as check_global_masks
 from .momentum import check_momentum_choice as check_momentum_choice
 from .neurons import check_repair as check_repair
 from .schedules import check_greedy_rates as check_greedy_rates
+from .second_order import ProductFunction as ProductFunction
+from .second_order import check_product_test as check_product_test
 from .soft_targets import SoftLoss as SoftLoss
 from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
@@ -34,6 +36,7 @@ __all__ = [
     "AdamFunction",
     "DropoutFunction",
     "Loader",
+    "ProductFunction",
     "Quantizer",
     "ShiftFunction",
     "SoftLoss",
@@ -52,6 +55,7 @@ __all__ = [
     "check_mac_counter",
     "check_momentum_choice",
     "check_optimism",
+    "check_product_test",
     "check_quantizer_test",
     "check_repair",
     "check_random_shift",

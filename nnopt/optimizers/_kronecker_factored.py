@@ -20,15 +20,17 @@ from ._kronecker import damped_roots, divided, kronecker_factors
 
 __all__ = ["KroneckerFactored"]
 
+# while a model is young its curvature changes at every step, and factors of one batch would be trusted for many
+_EARLY = 10
 _STATE = ("input_factor", "output_factor", "input_root", "output_root", "momentum")
 
 
 class KroneckerFactored:
     """K-FAC: each linear layer's gradient, divided by a curvature of two small matrices.
 
-    One step runs the model forward, backward for the loss, and, every ``refresh_every`` steps, backward once more for
-    targets drawn from the model's own prediction: that, and not the labels, gives the Fisher matrix. The factors are
-    running averages, and layers do not know of each other.
+    One step runs the model forward, backward for the loss, and, at each refresh, backward once more for targets drawn
+    from the model's own prediction: that, and not the labels, gives the Fisher matrix. The factors are running
+    averages, and layers do not know of each other.
 
     It is no ``torch.optim.Optimizer``: gradients alone do not hold the inputs and slopes of single rows, so it
     must run the model itself. ``lr`` and ``damping`` are plain attributes that may be set between steps.
@@ -43,7 +45,7 @@ class KroneckerFactored:
         damping: λ, above 0.
         momentum: of the steps, in [0, 1).
         decay: the factors' weight on the past, in [0, 1); at step t at most 1 − 1/t.
-        refresh_every: steps between two refreshes of the factors, at least 1.
+        refresh_every: steps between two refreshes of the factors after the first ten, which all have one; at least 1.
 
     Raises:
         ValueError: a number is out of range, or a trainable parameter belongs to another kind of layer or to two.
@@ -112,7 +114,7 @@ class KroneckerFactored:
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"loss must be finite, got {float(loss.detach())}")
         weights = [tensor for layer in self._layers for tensor in (layer.weight, layer.bias) if tensor is not None]
-        refresh = self.num_steps % self.refresh_every == 0
+        refresh = self.num_steps < _EARLY or self.num_steps % self.refresh_every == 0
         found = iter(torch.autograd.grad(loss, weights, retain_graph=refresh))
         gradients = [
             next(found) if layer.bias is None else torch.cat([next(found), next(found).unsqueeze(1)], dim=1)
@@ -210,7 +212,7 @@ class KroneckerFactored:
 
     def _average(self, entry: dict[str, Tensor], factors: tuple[Tensor, Tensor]) -> None:
         """Move the running averages of both factors."""
-        past = min(self.decay, 1 - 1 / (self.num_steps // self.refresh_every + 1))
+        past = min(self.decay, 1 - 1 / (self.num_steps + 1))
         for name, factor in zip(_STATE[:2], factors, strict=True):
             entry[name] = factor if past == 0 else past * entry[name] + (1 - past) * factor
 

@@ -205,9 +205,9 @@ def test_infinite_damping_is_descent_for_every_method() -> None:
     gradient = as_vector(list(torch.autograd.grad(loss(), parameters)))
 
     def residuals() -> Tensor:
-        return (model(random(10, 3, seed=9)) - random(10, 2, seed=10)) / math.sqrt(
-            10
-        )  # ½‖r‖² = the mean of two outputs
+        # so that ½‖r‖² is the mean over 10 rows of 2 outputs
+        errors: Tensor = model(random(10, 3, seed=9)) - random(10, 2, seed=10)
+        return errors / math.sqrt(10)
 
     for new in (
         newton_step(loss, parameters, damping=damping, lr=damping),
@@ -647,7 +647,7 @@ def test_the_class_continues_bit_for_bit_from_a_checkpoint_read_without_pickle(r
 
     _, inputs, targets = digits_like()
     (one, first), (other, second) = start(), start()
-    for _ in range(4):
+    for _ in range(11):  # past the steps that all refresh
         first.step(inputs, targets)
     file = io.BytesIO()
     torch.save({"model": one.state_dict(), "method": first.state_dict()}, file)
@@ -658,6 +658,17 @@ def test_the_class_continues_bit_for_bit_from_a_checkpoint_read_without_pickle(r
     for _ in range(5):
         assert first.step(inputs, targets) == second.step(inputs, targets)
     assert torch.equal(as_vector(list(one.parameters())), as_vector(list(other.parameters())))
+
+
+def test_after_the_first_ten_steps_factors_are_refreshed_only_now_and_then() -> None:
+    model, inputs, targets = digits_like()
+    method = KroneckerFactored(model, generator=torch.Generator().manual_seed(1), lr=0.1, refresh_every=4)
+    roots = []
+    for _ in range(17):
+        method.step(inputs, targets)
+        roots.append(method.state_dict()["layers"][0]["input_root"])
+    fresh = [0, *(k for k in range(1, 17) if not torch.equal(roots[k], roots[k - 1]))]
+    assert fresh == [*range(10), 12, 16]
 
 
 # refusals
