@@ -29,6 +29,8 @@ from .orthogonal import FactorFunction as FactorFunction
 from .orthogonal import check_factor_test as check_factor_test
 from .schedules import check_greedy_rates as check_greedy_rates
 from .sharpness import check_sharpness_way as check_sharpness_way
+from .second_order import ProductFunction as ProductFunction
+from .second_order import check_product_test as check_product_test
 from .soft_targets import SoftLoss as SoftLoss
 from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
@@ -39,6 +41,7 @@ __all__ = [
     "DropoutFunction",
     "FactorFunction",
     "Loader",
+    "ProductFunction",
     "Quantizer",
     "ShiftFunction",
     "SoftLoss",
@@ -59,6 +62,7 @@ __all__ = [
     "check_momentum_choice",
     "check_noise_of_mean",
     "check_optimism",
+    "check_product_test",
     "check_quantizer_test",
     "check_random_shift",
     "check_repair",

@@ -9,6 +9,16 @@ from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
 from ._flat_buffer import flat as flat
+from ._conjugate_gradient import LinearSolution as LinearSolution
+from ._conjugate_gradient import conjugate_gradient as conjugate_gradient
+from ._feedback import Plateau as Plateau
+from ._feedback import RangeTest as RangeTest
+from ._feedback import range_test as range_test
+from ._kronecker import kronecker_factors as kronecker_factors
+from ._kronecker import kronecker_step as kronecker_step
+from ._kronecker_factored import KroneckerFactored as KroneckerFactored
+from ._least_squares import LevenbergMarquardt as LevenbergMarquardt
+from ._least_squares import gauss_newton_step as gauss_newton_step
 from ._lion import Lion as Lion
 from ._matrix_optimizers import SOAP as SOAP
 from ._matrix_optimizers import Shampoo as Shampoo
@@ -57,6 +67,16 @@ from .sharpness import sharpness_perturbation as sharpness_perturbation
 __all__ = [
     "Averaged",
     "SOAP",
+from .second_order import dense_hessian as dense_hessian
+from .second_order import hessian_vector_product as hessian_vector_product
+from .second_order import lbfgs_direction as lbfgs_direction
+from .second_order import newton_cg_step as newton_cg_step
+from .second_order import newton_step as newton_step
+
+__all__ = [
+    "KroneckerFactored",
+    "LevenbergMarquardt",
+    "LinearSolution",
     "Lion",
     "Muon",
     "Plateau",
@@ -75,10 +95,22 @@ __all__ = [
     "expected_loss",
     "exponential",
     "flat",
+    "conjugate_gradient",
+    "constant",
+    "cosine",
+    "critical_momentum",
+    "dense_hessian",
+    "expected_loss",
+    "exponential",
+    "gauss_newton_step",
     "gradient_noise_scale",
     "gradient_step",
+    "hessian_vector_product",
     "inverse_square_root",
+    "kronecker_factors",
+    "kronecker_step",
     "largest_curvature",
+    "lbfgs_direction",
     "linear",
     "lion_step",
     "momentum_rate",
@@ -87,6 +119,8 @@ __all__ = [
     "muon_step",
     "nadam_step",
     "newton_schulz",
+    "newton_cg_step",
+    "newton_step",
     "one_cycle",
     "optimal_momentum",
     "orthogonal_factor",
