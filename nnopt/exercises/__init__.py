@@ -28,9 +28,9 @@ from .neurons import check_repair as check_repair
 from .orthogonal import FactorFunction as FactorFunction
 from .orthogonal import check_factor_test as check_factor_test
 from .schedules import check_greedy_rates as check_greedy_rates
-from .sharpness import check_sharpness_way as check_sharpness_way
 from .second_order import ProductFunction as ProductFunction
 from .second_order import check_product_test as check_product_test
+from .sharpness import check_sharpness_way as check_sharpness_way
 from .soft_targets import SoftLoss as SoftLoss
 from .soft_targets import check_soft_target_test as check_soft_target_test
 from .sweep import check_tuner as check_tuner
@@ -51,8 +51,8 @@ __all__ = [
     "check_averaging",
     "check_comparison",
     "check_decision_rule",
-    "check_factor_test",
     "check_dropout",
+    "check_factor_test",
     "check_fastest_batch",
     "check_global_masks",
     "check_greedy_rates",

@@ -5,15 +5,12 @@ from ._adaptive_variants import nadam_step as nadam_step
 from ._adaptive_variants import radam_step as radam_step
 from ._averaged import Averaged as Averaged
 from ._averaged import refresh_batchnorm as refresh_batchnorm
-from ._feedback import Plateau as Plateau
-from ._feedback import RangeTest as RangeTest
-from ._feedback import range_test as range_test
-from ._flat_buffer import flat as flat
 from ._conjugate_gradient import LinearSolution as LinearSolution
 from ._conjugate_gradient import conjugate_gradient as conjugate_gradient
 from ._feedback import Plateau as Plateau
 from ._feedback import RangeTest as RangeTest
 from ._feedback import range_test as range_test
+from ._flat_buffer import flat as flat
 from ._kronecker import kronecker_factors as kronecker_factors
 from ._kronecker import kronecker_step as kronecker_step
 from ._kronecker_factored import KroneckerFactored as KroneckerFactored
@@ -61,19 +58,16 @@ from .schedules import one_cycle as one_cycle
 from .schedules import step_decay as step_decay
 from .schedules import warmup_stable_decay as warmup_stable_decay
 from .schedules import with_warmup as with_warmup
-from .sharpness import measure_sharpness as measure_sharpness
-from .sharpness import sharpness_perturbation as sharpness_perturbation
-
-__all__ = [
-    "Averaged",
-    "SOAP",
 from .second_order import dense_hessian as dense_hessian
 from .second_order import hessian_vector_product as hessian_vector_product
 from .second_order import lbfgs_direction as lbfgs_direction
 from .second_order import newton_cg_step as newton_cg_step
 from .second_order import newton_step as newton_step
+from .sharpness import measure_sharpness as measure_sharpness
+from .sharpness import sharpness_perturbation as sharpness_perturbation
 
 __all__ = [
+    "Averaged",
     "KroneckerFactored",
     "LevenbergMarquardt",
     "LinearSolution",
@@ -81,27 +75,24 @@ __all__ = [
     "Muon",
     "Plateau",
     "RangeTest",
+    "SOAP",
     "ScheduleFreeAdamW",
     "Shampoo",
+    "SharpnessAware",
     "accumulate",
     "adafactor_step",
     "adagrad_step",
     "adam_step",
     "averaged_weights",
-    "constant",
-    "cosine",
-    "critical_momentum",
-    "ema_update",
-    "expected_loss",
-    "exponential",
-    "flat",
     "conjugate_gradient",
     "constant",
     "cosine",
     "critical_momentum",
     "dense_hessian",
+    "ema_update",
     "expected_loss",
     "exponential",
+    "flat",
     "gauss_newton_step",
     "gradient_noise_scale",
     "gradient_step",
@@ -113,13 +104,14 @@ __all__ = [
     "lbfgs_direction",
     "linear",
     "lion_step",
+    "measure_sharpness",
     "momentum_rate",
     "momentum_step",
     "muon_groups",
     "muon_step",
     "nadam_step",
-    "newton_schulz",
     "newton_cg_step",
+    "newton_schulz",
     "newton_step",
     "one_cycle",
     "optimal_momentum",
@@ -131,13 +123,11 @@ __all__ = [
     "rmsprop_step",
     "running_mean",
     "scale_lr",
-    "shampoo_step",
-    "soap_step",
-    "measure_sharpness",
-    "sharpness_perturbation",
-    "SharpnessAware",
     "schedule_free_adamw_step",
     "schedule_free_step",
+    "shampoo_step",
+    "sharpness_perturbation",
+    "soap_step",
     "stability_limit",
     "step_decay",
     "warmup_stable_decay",
