@@ -589,3 +589,22 @@ def test_a_refresh_that_fails_leaves_the_old_statistics() -> None:
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
     assert model.norm.momentum == 0.1
     assert model.training
+
+
+def test_planted_faults_of_averages_and_statistics_are_seen() -> None:
+    model = WithStatistics().double()
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    swapped, late = Averaged(model, decay=0.3), Averaged(model, decay=0.7, start_step=2)
+    for step in range(5):
+        move(model, step)
+        theirs.update_parameters(model)
+        swapped.update(model)
+        late.update(model)
+    for faulty in (swapped, late):
+        assert not torch.allclose(next(faulty.parameters()), next(theirs.parameters()), atol=1e-4)
+    right, not_reset = copy.deepcopy(model), copy.deepcopy(model)
+    update_bn(some_batches(), right)
+    for inputs, _ in some_batches():  # a pass in training mode, on top of the old statistics
+        not_reset.train()(inputs)
+    one, other = (model.norm.get_buffer("running_var") for model in (not_reset, right))
+    assert not torch.allclose(one, other, atol=1e-4)
