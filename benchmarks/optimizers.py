@@ -4,8 +4,7 @@
 
 Two sets of parameters: a hundred tensors of mixed shapes, and a small transformer. Every way to step has parameters
 and gradients of its own, and takes turns with the others. Before they are timed, all ways must move their parameters
-alike. A comparison whose control fails is made again, at most four times. Exit status 1 if the bar is missed: our class
-needs at most 0.9 times the step of the package.
+alike. A comparison whose control fails is made again, at most four times. Exit status 1 if a bar is missed.
 
 The rules for matrices run on the sixteen matrices in the blocks of that transformer. Muon in bfloat16 needs at most
 0.85 times the step of torch's. Shampoo and SOAP correct their coordinates at every tenth step, and ten steps are timed
@@ -15,6 +14,7 @@ as one, so that each measurement has one of the dear ones.
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,9 @@ from torch import Tensor
 
 from nnopt.measurement import Comparison, compare
 from nnopt.models import transformer
-from nnopt.optimizers import SOAP, Lion, Muon, ScheduleFreeAdamW, Shampoo
+from nnopt.optimizers import SOAP, Lion, Muon, ScheduleFreeAdamW, Shampoo, SharpnessAware, flat
 
-Make = Callable[..., torch.optim.Optimizer]
+Make = Callable[..., Any]
 
 BAR = 0.9
 SHAPES = [(64, 64), (64,), (128, 32), (32,), (16, 16, 3, 3), (10,), (256,), (96, 96), (), (48, 32)]
@@ -62,6 +62,37 @@ def in_training(params: list[Tensor], **options: float) -> torch.optim.Optimizer
     return made
 
 
+@dataclass
+class WithClosure:
+    """An optimizer that asks twice for gradients, which are always the same here: what is timed is the rest."""
+
+    optimizer: Any
+    parameters: list[Tensor]
+
+    def __post_init__(self) -> None:
+        self.gradients = [parameter.grad for parameter in self.parameters]
+
+    def closure(self) -> float:
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        return 0.0
+
+    def step(self) -> None:
+        self.optimizer.step(self.closure)
+
+
+def published_sam(params: list[Tensor], **options: Any) -> WithClosure:
+    return WithClosure(pytorch_optimizer.SAM(params, torch.optim.SGD, rho=0.05, lr=1e-3, **options), params)
+
+
+def our_sam(params: list[Tensor]) -> WithClosure:
+    return WithClosure(SharpnessAware(torch.optim.SGD(params, lr=1e-3, foreach=True), radius=0.05), params)
+
+
+def in_one_buffer(params: list[Tensor]) -> torch.optim.Optimizer:
+    return flat(torch.optim.AdamW(params, lr=1e-3, fused=True))
+
+
 # rule -> the package, its class and ours, at equal settings
 OURS: dict[str, tuple[str, Make, Make]] = {
     "Lion": (
@@ -84,7 +115,19 @@ OURS: dict[str, tuple[str, Make, Make]] = {
         partial(in_training, lr=1e-3, weight_decay=0.1),
         partial(ScheduleFreeAdamW, lr=1e-3, weight_decay=0.1),
     ),
+    "SAM, two given gradients": (
+        "pytorch_optimizer",
+        partial(published_sam, foreach=True),
+        our_sam,
+    ),
+    "AdamW in one buffer": (
+        "torch, fused",
+        partial(torch.optim.AdamW, lr=1e-3, fused=True),
+        in_one_buffer,
+    ),
 }
+# where it is another than BAR; many small tensors are what one buffer is for
+BARS = {("AdamW in one buffer", "100 tensors"): 0.5, ("AdamW in one buffer", "transformer, 4 layers of width 128"): 1.0}
 
 
 # rule -> the reference, ours at equal settings, the bar, how many steps are timed as one
@@ -190,7 +233,7 @@ def with_gradients(size: str, make: Callable[[], list[Tensor]] | None = None) ->
 def ways_of(size: str, makers: dict[str, Make]) -> dict[str, Callable[[], object]]:
     """Return the steps, after three of each have moved their parameters alike."""
     parameters = {name: with_gradients(size) for name in makers}
-    optimizers = {name: make(parameters[name]) for name, make in makers.items()}
+    optimizers: dict[str, Any] = {name: make(parameters[name]) for name, make in makers.items()}
     for name, optimizer in optimizers.items():
         for _ in range(3):
             optimizer.step()
@@ -246,9 +289,10 @@ def main() -> int:
                 interval = "" if ratio.name == base else f"[{ratio.low:.2f}, {ratio.high:.2f}]"
                 rows.append([ratio.name, rule, count, f"{ratio.seconds * 1e6:,.0f}", f"{ratio.ratio:.2f}", interval])
             if rule in OURS:
-                is_met &= result["nnopt"].ratio <= BAR
-                verdict = "met" if result["nnopt"].ratio <= BAR else "missed"
-                notes.append(f"{rule}, {size}: bar {BAR}, {verdict} ({result['nnopt'].ratio:.2f}); ")
+                bar = BARS.get((rule, size), BAR)
+                is_met &= result["nnopt"].ratio <= bar
+                verdict = "met" if result["nnopt"].ratio <= bar else "missed"
+                notes.append(f"{rule}, {size}: bar {bar}, {verdict} ({result['nnopt'].ratio:.2f}); ")
                 notes[-1] += f"control {result.control.ratio:.3f}, {result.status}, measured {attempts} times"
     more = rows_of_matrices(list(OF_MATRICES))
     rows, notes, is_met = rows + more[0], notes + more[1], is_met and more[2]
