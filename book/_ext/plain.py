@@ -1,6 +1,7 @@
 """Turn MyST Markdown into the plain Markdown that Jupyter and Colab show: roles and directives go."""
 
 import re
+from pathlib import Path
 
 __all__ = ["plain_markdown"]
 
@@ -112,7 +113,10 @@ def _directive(name: str, argument: str, body: list[str]) -> list[str]:
         return ["", f"*(figure in the book: {options.get('alt', caption) or argument})*", "", caption, ""]
     if name in ("raw", "margin-toc"):
         return []
-    if name in ("code-block", "code", "literalinclude"):
+    if name == "literalinclude":
+        text = Path(__file__).parents[2].joinpath(*(part for part in Path(argument).parts if part != "..")).read_text()
+        return ["", "```text", *text.rstrip().splitlines(), "```", ""]
+    if name in ("code-block", "code"):
         return ["", f"```{argument}", *body, "```", ""]
     heading = HEADINGS.get(name, name.split(":")[-1].replace("-", " ").capitalize())
     title = INLINE.sub(_inline, argument)
