@@ -53,7 +53,7 @@ def test_plain_markdown_of_each_construct(myst: str, plain: str) -> None:
 
 def test_an_included_file_is_written_out() -> None:
     plain = plain_markdown("```{literalinclude} ../../CHANGELOG.md\n:language: text\n```")
-    assert plain.startswith("\n```text\n# Changelog\n")
+    assert plain.startswith("```text\n# Changelog\n")
 
 
 def test_install_cell_without_a_repository_installs_nothing() -> None:
