@@ -33,7 +33,8 @@ class Averaged(nn.Module):
 
     Convention:
         Without start and warm-up equal to ``torch.optim.swa_utils.AveragedModel`` with its ``get_ema_multi_avg_fn``
-        or none: the first update copies. Its default decay is 0.999, ours must be named.
+        or none: the first update copies. Its default decay is 0.999, ours must be named. The average has the dtype
+        of the model; in bfloat16 it stalls at horizons beyond a hundred steps or so, so average a copy in float32.
 
     Source:
         Izmailov et al. (2018) for the mean; Polyak and Juditsky (1992).

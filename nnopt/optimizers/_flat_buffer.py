@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_one_of, require_type
+from nnopt.checks import require_one_of, require_same_shape, require_type
 
 from ._lion import Lion
 from ._optimizer import ParameterGroup
@@ -42,15 +42,16 @@ def flat(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     Args:
         optimizer: of a rule that treats every number alone: SGD, Adam, AdamW, Adagrad, Adadelta, Adamax, NAdam, RAdam,
             RMSprop, Rprop or :class:`Lion`; best with ``fused=True``, new or in the middle of a run. It is taken over:
-            use what is returned instead.
+            use what is returned instead, also for schedulers, which are made after it.
 
     Returns:
         An optimizer over the same parameters and groups. Its ``step`` raises ``ValueError`` if a parameter has left
-        the buffer (``model.to``) or some, but not all, have no gradient; nothing was changed then.
+        the buffer (``model.to``), was unfrozen since, or some, but not all, have no gradient; nothing was changed then.
 
     Raises:
         TypeError: not an optimizer, or parameters are not dense real tensors.
-        ValueError: another rule, or parameters of one group have taken different numbers of steps.
+        ValueError: another rule, parameters of one group have taken different numbers of steps, or a scheduler holds
+            the optimizer already.
 
     Example:
         >>> weight = torch.ones(3, requires_grad=True)
@@ -62,6 +63,8 @@ def flat(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """
     require_type("optimizer", optimizer, torch.optim.Optimizer)
     require_one_of("class of optimizer", type(optimizer), _ELEMENTWISE)
+    if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        raise ValueError("optimizer must have no scheduler yet, got one: make it of the flat optimizer")
     return _Flat(optimizer)
 
 
@@ -112,9 +115,12 @@ class _Flat(torch.optim.Optimizer):
             _require_alike(group["params"], inner.state)
         self._inner = inner
         self._buffers: list[list[_Buffer]] = []
+        self._frozen: list[Tensor] = []
+        self._is_complete = False
         groups, states = inner.param_groups, inner.state
         inner.param_groups, inner.state = [], type(states)(states.default_factory)
         super().__init__(groups, inner.defaults)
+        self._is_complete = True
         self.state.update(states)
         self._give_states()
 
@@ -122,15 +128,18 @@ class _Flat(torch.optim.Optimizer):
         """Add parameters with settings of their own, in buffers of their own."""
         given = param_group["params"]
         group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
-        for name in group:
-            require_one_of("key of a parameter group", name, [*self.defaults, "params", "param_names", "initial_lr"])
+        if self._is_complete:  # schedulers have left keys of their own in the groups that were there before
+            for name in group:
+                require_one_of("key of a parameter group", name, [*self.defaults, *_OUTSIDE])
         members = [member[1] if isinstance(member, tuple) else member for member in group["params"]]
         _require_real({"params": members})
         super().add_param_group(group)
         apart: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for parameter in self.param_groups[-1]["params"]:
-            if parameter.requires_grad:  # the frozen stay where they are
+            if parameter.requires_grad:
                 apart.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+            else:  # stays where it is
+                self._frozen.append(parameter)
         with torch.no_grad():
             self._buffers.append([_buffer(parameters) for parameters in apart.values()])
         settings = {name: value for name, value in self.param_groups[-1].items() if name not in _OUTSIDE}
@@ -152,6 +161,8 @@ class _Flat(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if any(parameter.requires_grad for parameter in self._frozen):
+            raise ValueError("parameters must stay frozen, got one unfrozen: make a new flat optimizer")
         found = [(buffer, _require_in_place(buffer)) for buffer in self._every_buffer()]
         for buffer, elsewhere in found:
             buffer.whole.grad = None if elsewhere is None else buffer.gradient
@@ -173,8 +184,8 @@ class _Flat(torch.optim.Optimizer):
         """Take the checkpoint of a plain or of a flat optimizer.
 
         Raises:
-            ValueError: groups of another rule or other sizes, or parameters of one group with different numbers of
-                steps; nothing was changed.
+            ValueError: groups of another rule or other sizes, states of other shapes, or parameters of one group with
+                different numbers of steps; nothing was changed.
         """
         for group in state_dict["param_groups"]:
             missing = [name for name in self.defaults if name not in group]
@@ -185,6 +196,10 @@ class _Flat(torch.optim.Optimizer):
             named = {parameter: next(ids, None) for parameter in group["params"]}
             states = {p: state_dict["state"][key] for p, key in named.items() if key in state_dict["state"]}
             _require_alike(group["params"], states)
+            for parameter, state in states.items():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and name not in _ONE_FOR_ALL:
+                        require_same_shape("parameter", parameter, name, value)
         super().load_state_dict(state_dict)
         self._give_states()
 
@@ -196,6 +211,10 @@ class _Flat(torch.optim.Optimizer):
         twin = memo[id(self)] = _Flat(inner)
         twin.load_state_dict(self.state_dict())
         return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled: memory that is shared with a model cannot be."""
+        raise TypeError("a flat optimizer must not be pickled: save its state_dict()")
 
     def _every_buffer(self) -> list[_Buffer]:
         return [buffer for buffers in self._buffers for buffer in buffers]

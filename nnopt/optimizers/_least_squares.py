@@ -121,8 +121,12 @@ class LevenbergMarquardt:
         for _ in range(self.max_tries):
             step = damped_solution(slopes, -residuals, self._damping)
             self._set(moved(start, step))
-            with torch.no_grad():
-                reached = float(residual_fn().square().sum()) / 2
+            try:
+                with torch.no_grad():
+                    reached = float(residual_fn().square().sum()) / 2
+            except BaseException:
+                self._set(start)
+                raise
             self.num_tries += 1
             # what the linearized residuals promise: ½(λ‖δ‖² − gᵀδ)
             promised = float(self._damping * (step @ step) - gradient @ step) / 2

@@ -132,6 +132,21 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         self._require_training("a checkpoint of the optimizer")
         return super().state_dict()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a checkpoint, whose states belong to the parameters outside ``averaged()``.
+
+        Raises:
+            RuntimeError: inside ``averaged()``.
+            ValueError: as at construction.
+        """
+        self._require_training("loading a checkpoint")
+        super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse copies inside ``averaged()``, where the parameters are not those that the states belong to."""
+        self._require_training("a copy of the optimizer")
+        return super().__getstate__()
+
     def _require_training(self, what: str) -> None:
         if self._is_averaged:
             raise RuntimeError(f"{what} must be outside averaged(), where the parameters are those of training")

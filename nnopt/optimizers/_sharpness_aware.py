@@ -21,13 +21,13 @@ class SharpnessAware(torch.optim.Optimizer):
     state, checkpoints and schedules are the base's own.
 
     Args:
-        base: makes the step; any optimizer of torch or of this room.
+        base: makes the step; any optimizer of torch or of this room whose ``step`` needs no closure.
         radius: ρ of the ball, at least 0; 0 takes the base's steps, with one gradient.
         adaptive: a ball of relative changes of the weights (ASAM); needs a radius about ten times as large.
 
     Raises:
         ValueError: ``radius`` is negative or NaN.
-        TypeError: ``base`` is no optimizer.
+        TypeError: ``base`` is no optimizer, or one that needs a closure.
 
     Convention:
         ``step(closure)`` calls the closure twice, as ``nnopt.training.fit`` and ``torch.optim.LBFGS`` do: it clears
@@ -50,22 +50,28 @@ class SharpnessAware(torch.optim.Optimizer):
         (1.0, 0.25)
     """
 
+    base: torch.optim.Optimizer
+    radius: float
+    adaptive: bool
+    _origins: list[Tensor]
+
     def __init__(self, base: torch.optim.Optimizer, *, radius: float, adaptive: bool = False) -> None:
         require_type("base", base, torch.optim.Optimizer)
+        if isinstance(base, (torch.optim.LBFGS, SharpnessAware)):
+            raise TypeError(f"base must step without a closure, got {type(base).__name__}")
         require_non_negative("radius", radius)
         require_type("adaptive", adaptive, bool)
-        self.base, self.radius, self.adaptive = base, radius, adaptive
-        self._origins: list[Tensor] = []
-        super().__init__([{"params": []}], {})
-        self._share()
+        self._warned_capturable_if_run_uncaptured = True
+        self.__setstate__({"base": base, "radius": radius, "adaptive": adaptive, "_origins": []})
+
+    # what schedulers, and whoever looks, should see is the base's own, also after the base has replaced it
+    param_groups = property(lambda self: self.base.param_groups)
+    state = property(lambda self: self.base.state)
+    defaults = property(lambda self: self.base.defaults)
 
     def add_param_group(self, param_group: ParameterGroup) -> None:
         """Add parameters to the base optimizer."""
-        if hasattr(self, "param_groups") and self.param_groups:
-            self.base.add_param_group(param_group)
-            self._share()
-        else:  # torch's constructor wants a group before there is one
-            super().add_param_group(param_group)
+        self.base.add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the checkpoint of the base optimizer; radius and ``adaptive`` are yours to give again."""
@@ -74,7 +80,6 @@ class SharpnessAware(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a checkpoint of the base optimizer, also one that was trained without this class."""
         self.base.load_state_dict(state_dict)
-        self._share()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the base optimizer does it."""
@@ -137,11 +142,6 @@ class SharpnessAware(torch.optim.Optimizer):
         else:
             self._origins = [parameter.detach().clone() for parameter in parameters]
 
-    def _share(self) -> None:
-        """Show the base's groups and state as this optimizer's, for schedulers and for whoever looks."""
-        self.defaults, self.param_groups, self.state = self.base.defaults, self.base.param_groups, self.base.state
-
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs; the copies of the base's groups are again the base's own."""
-        own = {"base": self.base, "radius": self.radius, "adaptive": self.adaptive, "_origins": []}
-        return {**super().__getstate__(), **own}
+        """Return what a copy needs."""
+        return {"base": self.base, "radius": self.radius, "adaptive": self.adaptive, "_origins": []}

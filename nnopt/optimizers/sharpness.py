@@ -9,9 +9,6 @@ from nnopt.checks import require_non_empty, require_non_negative, require_same_s
 
 __all__ = ["measure_sharpness", "sharpness_perturbation"]
 
-# keeps a gradient of zero from dividing by zero
-_TINY = 1e-12
-
 
 def sharpness_perturbation(
     parameters: Sequence[Tensor],
@@ -63,7 +60,7 @@ def sharpness_perturbation(
         norms = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)
     else:
         norms = torch.stack(list(torch._foreach_norm(measured))).norm()
-    scale = radius / (norms + _TINY)
+    scale = torch.where(norms > 0, radius / norms, torch.zeros_like(norms))  # from a flat place nowhere is worse
     if adaptive:
         g = list(torch._foreach_mul(theta, measured))
     if not copies:

@@ -396,6 +396,10 @@ def test_steps_and_checkpoints_inside_are_refused() -> None:
             optimizer.step()
         with pytest.raises(RuntimeError, match="a checkpoint of the optimizer must be outside"):
             optimizer.state_dict()
+        with pytest.raises(RuntimeError, match="loading a checkpoint must be outside"):
+            optimizer.load_state_dict({"state": {}, "param_groups": []})
+        with pytest.raises(RuntimeError, match="a copy of the optimizer must be outside"):
+            copy.deepcopy(optimizer)
         with pytest.raises(RuntimeError, match=r"averaged\(\) again must be outside"), optimizer.averaged():
             pass
     optimizer.step()

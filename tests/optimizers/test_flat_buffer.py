@@ -264,3 +264,44 @@ def test_an_unknown_key_of_a_group_is_refused() -> None:
     with pytest.raises(ValueError, match=r"key of a parameter group must be one of .*, got 'weight_deacy'"):
         optimizer.add_param_group({"params": [other], "weight_deacy": 0.1})
     assert len(optimizer.param_groups) == 1
+
+
+def test_schedulers_come_after_it_and_their_keys_are_carried() -> None:
+    model = network()
+    plain = torch.optim.AdamW(model.parameters(), lr=0.01)
+    torch.optim.lr_scheduler.StepLR(plain, 2)
+    with pytest.raises(ValueError, match="optimizer must have no scheduler yet"):
+        flat(plain)
+    assert plain.param_groups[0]["params"][0] is next(model.parameters())
+    optimizer = flat(torch.optim.AdamW(model.parameters(), lr=0.01))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=8)
+    train(model, optimizer, range(1))
+    schedule.step()
+    twin, other = copy.deepcopy((model, optimizer))
+    for one, walker in ((model, optimizer), (twin, other)):
+        train(one, walker, range(1, 3))
+    assert_equal_models(model, twin)
+    assert optimizer.param_groups[0]["lr"] != 0.01
+
+
+def test_a_parameter_unfrozen_later_is_not_forgotten_silently() -> None:
+    model = network()
+    *_, last = model.parameters()
+    last.requires_grad_(False)
+    optimizer = flat(make("SGD", model))
+    train(model, optimizer, range(1))
+    last.requires_grad_(True)
+    with pytest.raises(ValueError, match="parameters must stay frozen, got one unfrozen"):
+        optimizer.step()
+
+
+def test_it_is_not_pickled_and_takes_no_states_of_other_shapes() -> None:
+    model = network()
+    optimizer = flat(make("AdamW, fused", model))
+    train(model, optimizer, range(2))
+    with pytest.raises(TypeError, match="must not be pickled: save its state_dict"):
+        torch.save(optimizer, io.BytesIO())
+    damaged = copy.deepcopy(optimizer.state_dict())
+    damaged["state"][1]["exp_avg"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="must have the same shape"):
+        optimizer.load_state_dict(damaged)

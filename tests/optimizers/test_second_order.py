@@ -380,6 +380,19 @@ def test_where_no_try_helps_parameters_stay_as_they_are() -> None:
     assert (point.item(), method.num_tries) == (0.0, 3)
 
 
+def test_after_an_error_in_a_try_parameters_are_where_they_were() -> None:
+    point = torch.tensor([0.0], dtype=torch.float64, requires_grad=True)
+
+    def residuals() -> Tensor:
+        if point.detach() != 0:
+            raise RuntimeError("no memory")
+        return point - 3
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        LevenbergMarquardt([point]).step(residuals)
+    assert point.item() == 0.0
+
+
 def test_levenberg_marquardt_continues_bit_for_bit() -> None:
     one, first = curve_fit()
     method = LevenbergMarquardt(one)

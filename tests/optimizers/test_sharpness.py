@@ -315,6 +315,29 @@ def test_a_deep_copy_walks_alike_and_apart() -> None:
     assert_close(model, twin, 0.0)
 
 
+def test_what_the_base_replaces_is_seen_at_once() -> None:
+    model = network()
+    optimizer = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), radius=0.1)
+    optimizer.base.load_state_dict(torch.optim.SGD(network().parameters(), lr=0.5).state_dict())
+    assert optimizer.param_groups is optimizer.base.param_groups
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = values(model)
+    train(model, optimizer, range(1))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    buffered = SharpnessAware(flat(torch.optim.SGD(model.parameters(), lr=0.1)), radius=0.1)
+    twin, other = copy.deepcopy((model, buffered))
+    assert other.param_groups is other.base.param_groups
+    train(model, buffered, range(2))
+    train(twin, other, range(2))
+    assert_close(model, twin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gradient_of_zero_goes_nowhere_in_half_precision_too(dtype: torch.dtype) -> None:
+    (way,) = sharpness_perturbation([torch.ones(3, dtype=dtype)], [torch.zeros(3, dtype=dtype)], radius=0.5)
+    assert way.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_schedules_groups_and_fit_reach_the_base() -> None:
     model = network()
     extra = torch.ones(2, requires_grad=True)
@@ -373,6 +396,9 @@ def test_refusals_name_what_is_wrong() -> None:
             measure_sharpness(lambda: torch.zeros(()), list(model.parameters()), radius=radius)
     with pytest.raises(TypeError, match="base must be Optimizer, got generator"):
         SharpnessAware(model.parameters(), radius=0.1)  # type: ignore[arg-type]
+    for closed in (torch.optim.LBFGS(model.parameters()), SharpnessAware(base, radius=0.1)):
+        with pytest.raises(TypeError, match="base must step without a closure, got"):
+            SharpnessAware(closed, radius=0.1)
     with pytest.raises(TypeError, match="adaptive must be bool, got int"):
         SharpnessAware(base, radius=0.1, adaptive=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="closure must be given"):
