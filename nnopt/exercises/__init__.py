@@ -12,6 +12,7 @@ from .batch_size import check_fastest_batch as check_fastest_batch
 from .batches import Loader as Loader
 from .batches import check_loader_test as check_loader_test
 from .claims import check_decision_rule as check_decision_rule
+from .comparison import check_probability_of_improvement as check_probability_of_improvement
 from .cost import check_mac_counter as check_mac_counter
 from .data_parallel import check_averaging as check_averaging
 from .datasets import check_split as check_split
@@ -62,6 +63,7 @@ __all__ = [
     "check_momentum_choice",
     "check_noise_of_mean",
     "check_optimism",
+    "check_probability_of_improvement",
     "check_product_test",
     "check_quantizer_test",
     "check_random_shift",

@@ -39,6 +39,9 @@ from .batch_size import accumulate as accumulate
 from .batch_size import gradient_noise_scale as gradient_noise_scale
 from .batch_size import per_example_noise_scale as per_example_noise_scale
 from .batch_size import scale_lr as scale_lr
+from .comparison import interquartile_mean as interquartile_mean
+from .comparison import performance_profile as performance_profile
+from .comparison import steps_to_target as steps_to_target
 from .descent import gradient_step as gradient_step
 from .descent import largest_curvature as largest_curvature
 from .descent import stability_limit as stability_limit
@@ -97,6 +100,7 @@ __all__ = [
     "gradient_noise_scale",
     "gradient_step",
     "hessian_vector_product",
+    "interquartile_mean",
     "inverse_square_root",
     "kronecker_factors",
     "kronecker_step",
@@ -117,6 +121,7 @@ __all__ = [
     "optimal_momentum",
     "orthogonal_factor",
     "per_example_noise_scale",
+    "performance_profile",
     "radam_step",
     "range_test",
     "refresh_batchnorm",
@@ -130,6 +135,7 @@ __all__ = [
     "soap_step",
     "stability_limit",
     "step_decay",
+    "steps_to_target",
     "warmup_stable_decay",
     "with_warmup",
 ]
