@@ -17,6 +17,8 @@ from ._kronecker_factored import KroneckerFactored as KroneckerFactored
 from ._least_squares import LevenbergMarquardt as LevenbergMarquardt
 from ._least_squares import gauss_newton_step as gauss_newton_step
 from ._lion import Lion as Lion
+from ._long_memory import ademamix_step as ademamix_step
+from ._long_memory import prodigy_step as prodigy_step
 from ._matrix_optimizers import SOAP as SOAP
 from ._matrix_optimizers import Shampoo as Shampoo
 from ._muon import Muon as Muon
@@ -86,6 +88,7 @@ __all__ = [
     "adafactor_step",
     "adagrad_step",
     "adam_step",
+    "ademamix_step",
     "averaged_weights",
     "conjugate_gradient",
     "constant",
@@ -122,6 +125,7 @@ __all__ = [
     "orthogonal_factor",
     "per_example_noise_scale",
     "performance_profile",
+    "prodigy_step",
     "radam_step",
     "range_test",
     "refresh_batchnorm",

@@ -18,10 +18,12 @@ from nnopt.optimizers import (
     adafactor_step,
     adagrad_step,
     adam_step,
+    ademamix_step,
     gradient_step,
     lion_step,
     momentum_step,
     nadam_step,
+    prodigy_step,
     radam_step,
     rmsprop_step,
 )
@@ -79,6 +81,11 @@ CASES: dict[str, tuple[Rule, int, Callable[..., torch.optim.Optimizer]]] = {
         1,
         partial(pytorch_optimizer.Lion, **DECAY, betas=(0.8, 0.93)),
     ),
+    "AdEMAMix": (
+        partial(ademamix_step, **FORM, slow_beta=0.97, slow_weight=3.0),
+        3,
+        partial(pytorch_optimizer.AdEMAMix, **{**FORM, "betas": (0.8, 0.93, 0.97)}, alpha=3.0, weight_decouple=True),
+    ),
 }
 STEPS: dict[str, tuple[Rule, int]] = {
     "adagrad": (adagrad_step, 1),
@@ -88,6 +95,7 @@ STEPS: dict[str, tuple[Rule, int]] = {
     "nadam": (nadam_step, 3),
     "radam": (radam_step, 2),
     "lion": (lion_step, 1),
+    "ademamix": (ademamix_step, 3),
 }
 WITHOUT_STEP = ("adagrad", "rmsprop", "lion", "Adagrad", "RMSprop", "Lion")
 
@@ -142,7 +150,7 @@ def test_fifty_steps_equal_the_library(name: str, device: torch.device) -> None:
     assert distance(name, CASES[name][0], torch.float64, device) < 1e-12
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "Lion"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("Lion", "AdEMAMix")])
 def test_fifty_steps_in_float32_equal_torch_to_rounding(name: str) -> None:
     assert distance(name, CASES[name][0], torch.float32, torch.device("cpu")) < 1e-4
 
@@ -377,7 +385,9 @@ def test_numbers_out_of_range_are_refused(name: str) -> None:
         bad += [{"eps": -1.0}, {"eps": math.nan}]
     if name == "rmsprop":
         bad += [{"beta": 1.0}, {"beta": math.nan}]
-    if name in ("adam", "nadam", "radam", "lion"):
+    if name == "ademamix":
+        bad += [{"slow_beta": 1.0}, {"slow_weight": -1.0}, {"slow_weight": math.nan}]
+    if name in ("adam", "nadam", "radam", "lion", "ademamix"):
         bad += [{"betas": (0.9, 1.0)}, {"betas": (math.nan, 0.9)}, {"betas": 0.9}, {"betas": (0.9,)}]
     if name == "nadam":
         bad += [{"momentum_decay": -1.0}]
@@ -405,3 +415,70 @@ def test_tensors_that_do_not_fit_are_refused(name: str) -> None:
     if name not in WITHOUT_STEP:
         with pytest.raises(TypeError, match="step must be an integer, got float"):
             rule(*[torch.ones(3)] * (2 + num_states), lr=0.1, step=1.5)
+
+
+# -- Prodigy, whose estimate belongs to a whole tensor -------------------------------------------------------
+
+
+def prodigy_path(start: Tensor, num_steps: int, **options: Any) -> tuple[Tensor, Tensor]:
+    """Return where it ends on a bent loss, and its estimates of the distance."""
+    matrix = random(7, len(start))
+    parameter, states, estimates = start, [torch.zeros_like(start)] * 5, []
+    for step in range(1, num_steps + 1):
+        leaf = parameter.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(matrix, leaf), leaf)
+        parameter, *states = prodigy_step(parameter, gradient, *states, step=step, **options)
+        estimates.append(states[-1][0])
+    return parameter, torch.stack(estimates)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_prodigy_equals_the_published_class_over_a_path_on_which_it_finds_its_length(weight_decay: float) -> None:
+    start, matrix = random(5, seed=3), random(7, 5)
+    options: dict[str, Any] = {"lr": 1.0, "betas": (0.8, 0.93), "eps": 1e-3, "weight_decay": weight_decay}
+    theirs = start.clone().requires_grad_()
+    oracle = pytorch_optimizer.Prodigy([theirs], **options, d0=1e-3, bias_correction=True, weight_decouple=True)
+    for _ in range(100):
+        oracle.zero_grad()
+        loss(matrix, theirs).backward()
+        oracle.step()
+    ours, estimates = prodigy_path(start, 100, **options, initial=1e-3)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-10, atol=1e-10)
+    assert estimates[0] < 0.1 < estimates[-1]  # it did grow
+    assert (estimates.diff() >= 0).all()
+
+
+def test_prodigy_does_not_care_for_the_first_guess_of_the_distance() -> None:
+    ends = [prodigy_path(random(5, seed=3), 200, lr=1.0, initial=initial)[1][-1] for initial in (1e-6, 1e-4)]
+    assert 0.5 < float(ends[0] / ends[1]) < 2
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5,), ()], ids=str)
+def test_copies_of_prodigy_have_estimates_of_their_own(shape: tuple[int, ...]) -> None:
+    parameters = random(3, *shape) * torch.tensor([1.0, 5.0, 0.0]).view(3, *[1] * len(shape))
+    states = [torch.zeros_like(parameters)] * 5
+    singles = [(parameters[i], [torch.zeros(shape, dtype=torch.float64)] * 5) for i in range(3)]
+    options: dict[str, Any] = {"lr": 1.0, "initial": 1e-2, "weight_decay": 0.1}
+    for step in range(1, 30):
+        parameters, *states = prodigy_step(parameters, parameters.sin(), *states, step=step, copies=True, **options)
+        for i, (parameter, state) in enumerate(singles):
+            new, *state = prodigy_step(parameter, parameter.sin(), *state, step=step, **options)
+            singles[i] = new, state
+            torch.testing.assert_close(parameters[i], new, rtol=1e-12, atol=1e-12)
+    assert parameters[2].abs().max() == 0  # no gradient, no step
+    assert states[-1].shape == (3, 2)
+
+
+def test_prodigy_changes_nothing_in_place_and_refuses_what_does_not_fit() -> None:
+    arguments = [random(4), random(4, seed=1), *[random(4, seed=2).square()] * 4, torch.tensor([0.1, 0.2])]
+    kept = [tensor.clone() for tensor in arguments]
+    prodigy_step(*arguments, step=3, lr=1.0)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(arguments, kept, strict=True))
+    with pytest.raises(ValueError, match=r"estimate must have shape \(2,\) after the first step, got \(3,\)"):
+        prodigy_step(*arguments[:-1], torch.zeros(3), step=2, lr=1.0)
+    with pytest.raises(ValueError, match="must have the same shape"):
+        prodigy_step(*arguments[:4], torch.zeros(3), *arguments[5:], step=2, lr=1.0)
+    for wrong in ({"initial": 0.0}, {"lr": -1.0}, {"eps": math.nan}, {"betas": (0.9, 1.0)}, {"step": 0}):
+        with pytest.raises(ValueError, match="must be "):
+            prodigy_step(*arguments, **{"lr": 1.0, "step": 2, **wrong})
