@@ -471,14 +471,15 @@ def test_copies_of_prodigy_have_estimates_of_their_own(shape: tuple[int, ...]) -
 
 
 def test_prodigy_changes_nothing_in_place_and_refuses_what_does_not_fit() -> None:
+    rule: Rule = prodigy_step
     arguments = [random(4), random(4, seed=1), *[random(4, seed=2).square()] * 4, torch.tensor([0.1, 0.2])]
     kept = [tensor.clone() for tensor in arguments]
-    prodigy_step(*arguments, step=3, lr=1.0)
+    rule(*arguments, step=3, lr=1.0)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(arguments, kept, strict=True))
     with pytest.raises(ValueError, match=r"estimate must have shape \(2,\) after the first step, got \(3,\)"):
-        prodigy_step(*arguments[:-1], torch.zeros(3), step=2, lr=1.0)
+        rule(*arguments[:-1], torch.zeros(3), step=2, lr=1.0)
     with pytest.raises(ValueError, match="must have the same shape"):
-        prodigy_step(*arguments[:4], torch.zeros(3), *arguments[5:], step=2, lr=1.0)
+        rule(*arguments[:4], torch.zeros(3), *arguments[5:], step=2, lr=1.0)
     for wrong in ({"initial": 0.0}, {"lr": -1.0}, {"eps": math.nan}, {"betas": (0.9, 1.0)}, {"step": 0}):
         with pytest.raises(ValueError, match="must be "):
-            prodigy_step(*arguments, **{"lr": 1.0, "step": 2, **wrong})
+            rule(*arguments, **{"lr": 1.0, "step": 2, **wrong})
