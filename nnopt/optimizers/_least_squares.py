@@ -89,7 +89,7 @@ class LevenbergMarquardt:
         self.parameters = parameters
         self.max_tries = max_tries
         self.num_tries = 0
-        """Tries of all steps so far: each has evaluated the residuals once."""
+        """How many tries there were in all steps so far; each has evaluated the residuals once."""
         self._relative = float(damping)
         self._damping: float | None = None
         self._growth = 2.0
