@@ -11,7 +11,7 @@ from torch import Tensor
 from nnopt.checks import require_one_of, require_same_shape, require_type
 
 from ._lion import Lion
-from ._optimizer import ParameterGroup
+from ._optimizer import ParameterGroup, require_real, require_setting_names
 
 __all__ = ["flat"]
 
@@ -111,7 +111,7 @@ class _Flat(torch.optim.Optimizer):
 
     def __init__(self, inner: torch.optim.Optimizer) -> None:
         for group in inner.param_groups:
-            _require_real(group)
+            require_real(group["params"])
             _require_alike(group["params"], inner.state)
         self._inner = inner
         self._buffers: list[list[_Buffer]] = []
@@ -132,7 +132,7 @@ class _Flat(torch.optim.Optimizer):
             for name in group:
                 require_one_of("key of a parameter group", name, [*self.defaults, *_OUTSIDE])
         members = [member[1] if isinstance(member, tuple) else member for member in group["params"]]
-        _require_real({"params": members})
+        require_real(members)
         super().add_param_group(group)
         apart: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for parameter in self.param_groups[-1]["params"]:
@@ -188,9 +188,7 @@ class _Flat(torch.optim.Optimizer):
                 different numbers of steps; nothing was changed.
         """
         for group in state_dict["param_groups"]:
-            missing = [name for name in self.defaults if name not in group]
-            if missing:
-                raise ValueError(f"checkpoint must have the setting {missing[0]!r}, got {sorted(group)}")
+            require_setting_names(group, self.defaults)
         ids = iter(key for group in state_dict["param_groups"] for key in group["params"])
         for group in self.param_groups:
             named = {parameter: next(ids, None) for parameter in group["params"]}
@@ -253,12 +251,6 @@ class _Flat(torch.optim.Optimizer):
 
 # keys of a group that the inner optimizer has for itself, or has no use for
 _OUTSIDE = ("params", "param_names", "initial_lr")
-
-
-def _require_real(group: ParameterGroup) -> None:
-    for parameter in group["params"]:
-        if not (parameter.is_floating_point() and parameter.layout is torch.strided):
-            raise TypeError(f"params must be dense and real, got {parameter.dtype} in layout {parameter.layout}")
 
 
 def _require_alike(parameters: list[Tensor], states: Any) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nnopt.checks import require_positive
 
-from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
+from ._checks import require_at_least_zero, require_coefficient, require_shapes
 from .adaptive import decayed, moments, require_adam
 from .descent import gradient_step
 
@@ -142,7 +142,6 @@ def prodigy_step(
     """
     require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     require_shapes(parameter, way=way, sums=sums)
-    require_betas(betas)
     require_positive("initial", initial)
     wanted = (len(parameter), 2) if copies else (2,)
     if step > 1 and estimate.shape != wanted:

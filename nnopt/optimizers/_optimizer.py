@@ -58,9 +58,7 @@ class CheckedOptimizer(torch.optim.Optimizer):
         self._require_settings({**self.defaults, **group})
         members = [group["params"]] if isinstance(given, Tensor) else group["params"]
         tensors = [member[1] if isinstance(member, tuple) else member for member in members]
-        for tensor in tensors:
-            if isinstance(tensor, Tensor) and not (tensor.is_floating_point() and tensor.layout is torch.strided):
-                raise TypeError(f"params must be dense and real, got {tensor.dtype} in layout {tensor.layout}")
+        require_real(tensors)
         if len(tensors) != len({id(tensor) for tensor in tensors}):
             raise ValueError("params must not repeat a parameter in one group")
         for name, default in self.defaults.items():
@@ -72,9 +70,7 @@ class CheckedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a copy or a checkpoint, with the same checks as at construction."""
         for group in state["param_groups"]:
-            missing = [name for name in self.CHECKS if name not in group]
-            if missing:
-                raise ValueError(f"checkpoint must have the setting {missing[0]!r}, got {sorted(group)}")
+            require_setting_names(group, self.CHECKS)
             self._require_settings(group)
         super().__setstate__(state)
 
@@ -142,6 +138,20 @@ def _with_gradients(parameters: list[Tensor]) -> list[tuple[list[Tensor], list[T
         members[0].append(parameter)
         members[1].append(gradient)
     return list(apart.values())
+
+
+def require_real(tensors: Iterable[object]) -> None:
+    """Refuse parameters that are complex, integers or sparse; what is no tensor is left to torch."""
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and not (tensor.is_floating_point() and tensor.layout is torch.strided):
+            raise TypeError(f"params must be dense and real, got {tensor.dtype} in layout {tensor.layout}")
+
+
+def require_setting_names(group: ParameterGroup, names: Iterable[str]) -> None:
+    """Refuse a group of a checkpoint that lacks a setting: it is another rule's."""
+    missing = [name for name in names if name not in group]
+    if missing:
+        raise ValueError(f"checkpoint must have the setting {missing[0]!r}, got {sorted(group)}")
 
 
 def require_flag(name: str, value: object) -> None:
