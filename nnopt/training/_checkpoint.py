@@ -11,7 +11,7 @@ from nnopt.storage import load_state, save_state
 
 __all__ = ["read_checkpoint", "require_matching", "write_checkpoint"]
 
-_FORMAT = 1
+_FORMAT = 2
 _KEYS = frozenset(("format", "model", "optimizer", "base_lrs", "feed", "random", "history", "best", "waited", "hooks"))
 
 

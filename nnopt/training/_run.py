@@ -183,7 +183,10 @@ class Run:
             self.check()
         self.save()
         if self.keep_best and self.best is not None:
-            self.model.load_state_dict(self.best)
+            self.model.load_state_dict(self.best["model"])
+            # settings and groups stay as they are: a hook may have changed them since
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({**self.best["optimizer"], "param_groups": groups})
 
     def step(self, group: list[Batch]) -> bool:
         history, step = self.history, self.history.num_steps
@@ -236,7 +239,9 @@ class Run:
         if value < min(history.validation_losses, default=math.inf):
             history.best_step, self.waited = history.num_steps, 0
             if self.keep_best:
-                self.best = copy.deepcopy(self.model.state_dict())
+                # both, since some rules (schedule-free ones) keep a part of the answer in their state
+                states = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+                self.best = copy.deepcopy(states)
         else:
             self.waited += 1
         history.validation_steps.append(history.num_steps)

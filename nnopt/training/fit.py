@@ -66,7 +66,8 @@ def fit(
             1 - accuracy.
         validate_every: steps between validations; None validates after each epoch and at the end.
         patience: stop after so many validations in a row without a new lowest loss.
-        restore_best: end with the weights of the lowest validation loss; None does so if ``patience`` is set.
+        restore_best: end with the weights of the lowest validation loss and the optimizer's state of that step;
+            None does so if ``patience`` is set.
         generator: seeds what torch draws globally (dropout); None starts from a copy of the global state.
         checkpoint: file for the state of the run: written before the first step, every ``checkpoint_every``
             steps and at the end.

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nnopt import storage
 from nnopt.devices import available_devices
+from nnopt.optimizers import ScheduleFreeAdamW
 from nnopt.training import History, StepRecord, fit
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -300,6 +301,49 @@ def test_patience_stops_and_restores_the_weights_of_the_best_step() -> None:
     assert (history.stopped_by, history.num_steps, history.best_step) == ("patience", 8, 4)
     assert torch.equal(next(model.parameters()), seen[1])
     assert not torch.equal(seen[1], seen[3])
+
+
+def test_training_goes_on_from_the_best_step_with_the_state_that_the_optimizer_had_there() -> None:
+    def run(total_steps: int, losses: list[float]) -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = network()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+
+        def grow(record: StepRecord) -> None:
+            if record.step == 5:  # a group that the best step did not know
+                optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": 0.5})
+
+        options: dict[str, Any] = {"validate": scripted(losses, []), "validate_every": 2, "restore_best": True}
+        fit(
+            model, optimizer, F.cross_entropy, pairs(), total_steps=total_steps, hooks=[grow],
+            **options,
+        )  # fmt: skip
+        return model, optimizer
+
+    (model, optimizer), (twin, other) = run(8, [3.0, 2.0, 2.5, 2.5]), run(4, [3.0, 2.0])
+    assert same(model, twin)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [4, 1]
+    for one, two in ((model, optimizer), (twin, other)):
+        fit(one, two, F.cross_entropy, pairs(), total_steps=4)
+    assert same(model, twin)
+
+
+def test_the_best_answer_of_a_schedule_free_run_is_restored_as_it_was_validated() -> None:
+    model = network()
+    optimizer = ScheduleFreeAdamW(model.parameters(), lr=0.2, guard=model)
+    inputs, targets = rows()
+
+    def validate(judged: nn.Module) -> Tensor:
+        with optimizer.averaged():
+            return F.cross_entropy(judged(inputs), 2 - targets)  # the more it learns, the worse
+
+    history = fit(
+        model, optimizer, F.cross_entropy, pairs(), total_steps=20, validate=validate, validate_every=2, patience=3
+    )
+    assert history.best_step is not None
+    assert history.best_step < history.num_steps
+    model.eval()
+    with torch.no_grad():
+        assert float(validate(model)) == min(history.validation_losses)
 
 
 def test_the_last_weights_are_kept_when_asked() -> None:
