@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nnopt.checks import require_integer, require_non_negative, require_positive
 
-from ._flat import jacobian, moved, require_leaves
+from ._vector import jacobian, moved, require_leaves
 
 __all__ = ["LevenbergMarquardt", "gauss_newton_step"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from nnopt.checks import require_non_negative, require_same_shape, require_shape
 
 from ._conjugate_gradient import LinearSolution, conjugate_gradient
-from ._flat import cut, flat, loss_gradient, moved, rows_of
+from ._vector import cut, flat, loss_gradient, moved, rows_of
 
 __all__ = [
     "dense_hessian",
