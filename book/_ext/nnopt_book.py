@@ -24,6 +24,7 @@ from landing import (
     StatusPlace,
     fill_landing,
 )
+from plain import plain_code
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -67,6 +68,16 @@ def note_outputs(app: Sphinx, doctree: nodes.document) -> None:
     for path in (executed_path(docname), ROOT / "_build" / "runs" / f"{docname}.json"):
         if path.is_file():
             app.env.note_dependency(str(path))
+
+
+def hide_tool_comments(app: Sphinx, doctree: nodes.document) -> None:
+    """Show the code of chapters without what a formatter or type checker is told."""
+    for block in doctree.findall(nodes.literal_block):
+        text = block.astext()
+        plain = plain_code(text)
+        if plain != text and str(block.get("language", "")).startswith("ipython"):
+            block.rawsource = plain
+            block.children = [nodes.Text(plain)]
 
 
 def executed_path(docname: str) -> Path:
@@ -141,6 +152,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", prepare)
     app.connect("builder-inited", remember_commit)
     app.connect("doctree-read", note_outputs)
+    app.connect("doctree-read", hide_tool_comments)
     # before napoleon, which listens at the default priority
     app.connect("autodoc-process-docstring", untyped_returns, priority=400)
     app.connect("missing-reference", resolve_own)

@@ -1,9 +1,9 @@
-"""Turn MyST Markdown into the plain Markdown that Jupyter and Colab show: roles and directives go."""
+"""Turn what only our tools read into what a reader sees: roles and directives, comments for the formatter."""
 
 import re
 from pathlib import Path
 
-__all__ = ["plain_markdown"]
+__all__ = ["plain_code", "plain_markdown"]
 
 OPENING = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,}|:{3,}|~{3,})\s*(?P<info>.*)$")
 DIRECTIVE = re.compile(r"^\{(?P<name>[\w:+.-]+)\}\s*(?P<argument>.*)$")
@@ -17,6 +17,11 @@ LOCAL_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?!https?:)[^)]*\)")
 LOCAL_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?!https?:|mailto:)[^)]*\)")
 LABELED_DISPLAY = re.compile(r"^\$\$\s*\((?P<label>[\w:.-]+)\)\s*$")
 LABELED_LINE = re.compile(r"^\$\$(?P<body>.+)\$\$\s*\((?P<label>[\w:.-]+)\)\s*$")
+
+# what a formatter or type checker is told
+TOOL_COMMENT = re.compile(
+    r"(?:[ \t]*#[ ](?:fmt:[ ]\w+|noqa(?::[ ][\w, ]+)?|type:[ ]ignore(?:\[[\w, -]+\])?))+[ \t]*$", re.MULTILINE
+)
 
 HEADINGS = {
     "nnopt-header": "Before you start",
@@ -32,6 +37,11 @@ POINTERS = {
     "tableofcontents": "",
 }
 CODE_ROLES = ("func", "class", "meth", "mod", "attr", "data", "exc", "obj", "code")
+
+
+def plain_code(source: str) -> str:
+    """Return the code of a cell without comments for tools, which tell a reader nothing."""
+    return TOOL_COMMENT.sub("", source)
 
 
 def plain_markdown(text: str) -> str:

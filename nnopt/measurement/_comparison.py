@@ -71,7 +71,7 @@ class Comparison:
         return "conclusive" if self.conclusive else "inconclusive"
 
     def __str__(self) -> str:
-        lines = [("", "seconds", "ratio", "95 % interval"), *self._cells()]
+        lines = [self._head(), *self._cells()]
         widths = [max(len(line[i]) for line in lines) for i in range(4)]
         table = [
             "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]).rstrip()
@@ -99,9 +99,18 @@ class Comparison:
             ],
         }
 
+    def _unit(self) -> tuple[str, float]:
+        """Return the unit of time that suits the baseline, and its length in seconds."""
+        seconds = self[self.baseline].seconds
+        return ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
+
+    def _head(self) -> tuple[str, str, str, str]:
+        return "", f"time, {self._unit()[0]}", "ratio", "95 % interval"
+
     def _cells(self) -> list[tuple[str, str, str, str]]:
+        second = 1 / self._unit()[1]
         cells = [
-            (r.name, f"{r.seconds:.3g}", f"{r.ratio:.3f}", f"[{r.low:.3f}, {r.high:.3f}]")
+            (r.name, _three_digits(r.seconds * second), _ratio(r.ratio), f"[{_ratio(r.low)}, {_ratio(r.high)}]")
             for r in (*self.ratios, self.control)
         ]
         return [(*c[:3], "") if c[0] == self.baseline else c for c in cells]
@@ -112,12 +121,21 @@ class Comparison:
         return "inconclusive on this machine: the baseline differs from itself by more than 5 %"
 
     def _html(self) -> str:
-        head = "".join(f'<th scope="col">{t}</th>' for t in ("", "seconds", "ratio", "95 % interval"))
+        head = "".join(f'<th scope="col">{t}</th>' for t in self._head())
         body = "".join(
             f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(c)}</td>" for c in rest)}</tr>'
             for first, *rest in self._cells()
         )
         return (
-            f'<table class="nnopt-timing"><caption>{escape(self._verdict())}</caption>'
+            f'<table class="nnopt-timing"><caption><span>{escape(self._verdict())}</span></caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def _three_digits(value: float) -> str:
+    """Write a positive number with three digits, or all those before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else _three_digits(value)

@@ -75,7 +75,7 @@ class Report:
             for first, *rest in self._cells()
         )
         return (
-            f'<table class="nnopt-cost"><caption>{escape(self.caption)}</caption>'
+            f'<table class="nnopt-cost"><caption><span>{escape(self.caption)}</span></caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
 

@@ -24,7 +24,7 @@ _FALLBACKS = {
     "#020102": "var(--nnopt-c2, #009e73)",
     "#020103": "var(--nnopt-c3, #aa4499)",
     "#020104": "var(--nnopt-c4, #b58900)",
-    "#020105": "var(--nnopt-c5, #56b4e9)",
+    "#020105": "var(--nnopt-c5, #6b7280)",
 }
 COLORS = tuple(_FALLBACKS)[2:]
 INK, GRID = _INK, _GRID
@@ -53,6 +53,8 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "mathtext.default": "regular",
 }
+
+_LETTERS_PER_INCH = 11
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,6 +116,52 @@ def mark_positions(axes: "Axes", positions: Mapping[str, float]) -> None:
             label, (position, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
             va="top", color=INK,
         )  # fmt: skip
+
+
+def mark_levels(axes: "Axes", levels: Mapping[str, float]) -> None:
+    """Draw a horizontal reference line at each height; its label stands in the margin, where no curve crosses it.
+
+    Comes after the limits of the axis: labels of lines that are close are moved apart.
+    """
+    for level in levels.values():
+        axes.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    height = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
+    line_height = 0.19 / (height - 0.6)  # of text, as a fraction of the axes
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    places: list[tuple[float, str]] = []
+    for level, label in sorted((level, label) for label, level in levels.items()):
+        wanted = float(to_fraction.transform((1.0, level))[1])
+        lowest = places[-1][0] + line_height if places else wanted
+        places.append((max(wanted, lowest), label))
+    for place, label in places:
+        axes.annotate(
+            label, (1, place), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
+            va="center", color=INK,
+        )  # fmt: skip
+
+
+def name_lines(canvas: "Canvas", axes: "Axes") -> None:
+    """Put the legend above the axes: inside them it would lie on a curve, or out of sight on a phone."""
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) < 2:
+        return
+    columns = len(names)
+    while columns > 1 and sum(_column_widths(names, columns)) > canvas.get_figwidth() * _LETTERS_PER_INCH:
+        columns -= 1
+    rows = -(-len(names) // columns)
+    canvas.set_figheight(canvas.get_figheight() + 0.2 * rows)
+    # matplotlib fills column by column; a reader goes row by row
+    order = [row * columns + column for column in range(columns) for row in range(rows)]
+    order = [place for place in order if place < len(names)]
+    canvas.legend(
+        [handles[place] for place in order], [names[place] for place in order], loc="outside upper left",
+        ncols=columns, borderaxespad=0, handlelength=2.6, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def _column_widths(names: Sequence[str], columns: int) -> list[int]:
+    """Return the widths in letters of the columns of a legend, lines included."""
+    return [max(map(len, names[column::columns])) + 6 for column in range(columns)]
 
 
 def label_log_axis(axis: "Axis", places: Sequence[float] = ()) -> None:

@@ -7,7 +7,18 @@ import numpy as np
 
 from nnopt.checks import require_non_empty, require_one_of
 
-from ._figure import COLORS, DASHES, INK, Figure, finish, label_log_axis, mark_positions, new_axes, styled
+from ._figure import (
+    COLORS,
+    DASHES,
+    Figure,
+    finish,
+    label_log_axis,
+    mark_levels,
+    mark_positions,
+    name_lines,
+    new_axes,
+    styled,
+)
 from ._prepare import Numbers, as_array, mean_and_band
 
 __all__ = ["curves"]
@@ -77,18 +88,12 @@ def curves(
                 axes.fill_between(positions, low, high, color=color, alpha=0.22, linewidth=0)
         axes.plot(positions, line, color=color, linestyle=dash, marker=marker, markersize=4.5, label=name)
     mark_positions(axes, vertical or {})
-    for label, level in (horizontal or {}).items():
-        axes.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            label, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, -3), textcoords="offset points",
-            ha="right", va="top", color=INK,
-        )  # fmt: skip
     if ylim is not None:
         axes.set_ylim(*ylim)
+    mark_levels(axes, horizontal or {})
     if xscale == "log":
         label_log_axis(axes.xaxis, positions.tolist() if markers and len(positions) <= 10 else ())
     if yscale == "log":
         label_log_axis(axes.yaxis)
-    if len(arrays) > 1:
-        axes.legend()
+    name_lines(canvas, axes)
     return finish(canvas, alt=alt, caption=caption)

@@ -6,7 +6,7 @@ import numpy as np
 
 from nnopt.checks import require_integer, require_non_empty
 
-from ._figure import COLORS, DASHES, Figure, finish, mark_positions, new_axes, styled
+from ._figure import COLORS, DASHES, Figure, finish, mark_positions, name_lines, new_axes, styled
 from ._prepare import Numbers, as_array
 
 __all__ = ["histograms"]
@@ -51,6 +51,5 @@ def histograms(
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.25)
         axes.stairs(heights, edges, color=color, linestyle=DASHES[number % len(DASHES)], linewidth=1.6, label=name)
     mark_positions(axes, vertical or {})
-    if len(arrays) > 1:
-        axes.legend()
+    name_lines(canvas, axes)
     return finish(canvas, alt=alt, caption=caption)

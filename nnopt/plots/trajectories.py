@@ -6,7 +6,7 @@ import numpy as np
 
 from nnopt.checks import require_non_empty
 
-from ._figure import COLORS, DASHES, GRID, Figure, finish, new_axes, styled
+from ._figure import COLORS, DASHES, GRID, Figure, finish, name_lines, new_axes, styled
 from ._prepare import Numbers, as_array
 
 __all__ = ["trajectories"]
@@ -21,6 +21,8 @@ def trajectories(
     caption: str = "",
     xlim: tuple[float, float],
     ylim: tuple[float, float],
+    xlabel: str = "first weight",
+    ylabel: str = "second weight",
     num_levels: int = 12,
 ) -> Figure:
     """Draw level lines of ``loss`` and the paths that optimizers took over them.
@@ -32,6 +34,8 @@ def trajectories(
         caption: one sentence that answers the figure's question.
         xlim: range of the first coordinate.
         ylim: range of the second coordinate.
+        xlabel: what the first coordinate is.
+        ylabel: what the second is.
         num_levels: how many level lines, at quantiles of the loss.
 
     Returns:
@@ -55,8 +59,7 @@ def trajectories(
             points[:, 0], points[:, 1], color=COLORS[number % len(COLORS)], linestyle=DASHES[number % len(DASHES)],
             marker="o", markersize=3, linewidth=1.2, label=name,
         )  # fmt: skip
-    axes.set(xlim=xlim, ylim=ylim)
+    axes.set(xlim=xlim, ylim=ylim, xlabel=xlabel, ylabel=ylabel)
     axes.grid(visible=False)
-    if len(arrays) > 1:
-        axes.legend()
+    name_lines(canvas, axes)
     return finish(canvas, alt=alt, caption=caption)

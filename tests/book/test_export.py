@@ -5,7 +5,7 @@ import re
 import pytest
 from chapters import chapters
 from export import exported, install_cell, repository
-from plain import plain_markdown
+from plain import plain_code, plain_markdown
 
 LEFTOVER = re.compile(r"\{[\w:+.-]+\}`|^\s*:{3,}|^\s*`{3,}\{", re.MULTILINE)
 
@@ -74,3 +74,9 @@ def test_the_environment_names_the_repository_and_a_malformed_name_is_refused(
     monkeypatch.setenv("NNOPT_REPOSITORY", "https://example.org/me")
     with pytest.raises(ValueError, match=r"nnopt_repository must be owner/name, got 'https"):
         repository()
+
+
+def test_comments_for_tools_are_not_shown_and_others_are() -> None:
+    source = "a = f(  # reasons stay\n    1, 2,\n)  # fmt: skip\nb = g()  # type: ignore[arg-type]  # noqa: E731\n"
+    assert plain_code(source) == "a = f(  # reasons stay\n    1, 2,\n)\nb = g()\n"
+    assert plain_code("text = '# a heading'\n") == "text = '# a heading'\n"

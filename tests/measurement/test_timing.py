@@ -122,6 +122,25 @@ def test_ratios_of_a_clock_without_noise_are_exact() -> None:
     assert result.conclusive
 
 
+@pytest.mark.parametrize(
+    ("baseline_s", "head", "cells"),
+    [
+        (2.5, "time, s", ["2.50", "1250"]),
+        (0.0021, "time, ms", ["2.10", "1050"]),
+        (1.34e-5, "time, µs", ["13.4", "6700"]),
+    ],
+)
+def test_a_table_is_written_in_the_unit_of_its_baseline(baseline_s: float, head: str, cells: list[str]) -> None:
+    watch = Stopwatch()
+    functions = {"a": watch.task(baseline_s), "b": watch.task(500 * baseline_s)}
+    result = compare(functions, baseline="a", generator=seeded(), clock=watch.clock)
+    first, *rows = str(result).splitlines()
+    assert head in first
+    assert [row.split()[1] for row in rows[:2]] == cells
+    assert rows[1].split()[2:] == ["500", "[500,", "500]"]
+    assert f">{head}<" in result._repr_mimebundle_()["text/html"]
+
+
 def test_the_ratio_is_the_median_over_blocks_so_that_one_interruption_changes_nothing() -> None:
     watch = Stopwatch()
     # 1 warm-up, 1 look at the length, then blocks; the fifth measurement of b is interrupted

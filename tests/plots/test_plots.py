@@ -148,3 +148,33 @@ def test_a_logarithmic_axis_of_few_decades_is_labeled_in_plain_numbers() -> None
     assert {"0.1", "0.2", "0.5", "1"} <= set(tick_labels(short))
     long = plots.curves(range(3), {"line": [1e-9, 1e-4, 10]}, alt=ALT, xlabel="x", ylabel="loss", yscale="log")
     assert "0.1" not in tick_labels(long)
+
+
+def positions(figure: Figure) -> dict[str, tuple[float, float]]:
+    """Return the place of every text of a figure, x to the right and y down."""
+    found = {}
+    for attributes, text in re.findall(r"<text ([^>]*)>([^<]*)</text>", figure.svg):
+        place = re.search(r'transform="translate\(([\d.]+) ([\d.]+)\)', attributes) or re.search(
+            r'x="([\d.]+)" y="([\d.]+)"', attributes
+        )
+        assert place
+        found[text] = (float(place[1]), float(place[2]))
+    return found
+
+
+def test_the_legend_stands_above_the_axes_and_is_read_by_rows() -> None:
+    series = {f"a name of some length, {number}": [float(number)] * 3 for number in range(5)}
+    places = positions(plots.curves(range(3), series, alt=ALT, xlabel="x", ylabel="y"))
+    tops = [places[name][1] for name in series]
+    assert tops[0] == tops[1] < tops[2] == tops[3] < tops[4]
+    assert places[list(series)[0]][0] == places[list(series)[2]][0]
+    assert max(tops) < places["4.0"][1]
+
+
+def test_labels_of_close_lines_stand_beside_the_axes_and_apart() -> None:
+    lines = {"one": 0.5, "other": 0.505, "far": 0.1}
+    figure = plots.curves(range(3), {"line": [0, 0.5, 1]}, alt=ALT, xlabel="x", ylabel="y", horizontal=lines)
+    places = positions(figure)
+    right = places["2.00"][0]
+    assert all(places[label][0] > right for label in lines)
+    assert places["far"][1] > places["one"][1] > places["other"][1] + 10
