@@ -165,9 +165,9 @@ def positions(figure: Figure) -> dict[str, tuple[float, float]]:
 def test_the_legend_stands_above_the_axes_and_is_read_by_rows() -> None:
     series = {f"a name of some length, {number}": [float(number)] * 3 for number in range(5)}
     places = positions(plots.curves(range(3), series, alt=ALT, xlabel="x", ylabel="y"))
-    tops = [places[name][1] for name in series]
+    lefts, tops = zip(*(places[name] for name in series), strict=True)
     assert tops[0] == tops[1] < tops[2] == tops[3] < tops[4]
-    assert places[list(series)[0]][0] == places[list(series)[2]][0]
+    assert lefts[0] == lefts[2] == lefts[4]
     assert max(tops) < places["4.0"][1]
 
 
