@@ -15,16 +15,19 @@ from nnopt.checks import require_finite, require_integer, require_non_empty, req
 __all__ = ["interquartile_mean", "performance_profile", "steps_to_target"]
 
 
-def steps_to_target(curves: Tensor, target: float | Tensor, *, steps: Sequence[int] | None = None) -> Tensor:
-    r"""Return after how many steps each curve is first at its target or below.
+def steps_to_target(
+    curves: Tensor, target: float | Tensor, *, steps: Sequence[int] | None = None, stays: int = 1
+) -> Tensor:
+    r"""Return after how many steps each curve is first at its target or below, and stays there for some points.
 
     .. math::
-        T = \min \{\, t : \ell_t \le \ell^\star \,\}, \qquad \min \emptyset = \infty
+        T = \min \{\, t : \ell_t, \dots, \ell_{t+k-1} \le \ell^\star \,\}, \qquad \min \emptyset = \infty
 
     Args:
         curves: ℓ, (..., P), P >= 1 points of each run, lower is better; NaN counts as not reached.
         target: ℓ*, a number, or (...) with one for each run.
         steps: the number of steps made at each point, (P,), rising, at least 0; None for 1, 2, …, P.
+        stays: k, at least 1: points in a row that must be low enough; towards the end of a curve those that are left.
 
     Returns:
         (...), float64; infinite for a run that never gets there.
@@ -34,12 +37,14 @@ def steps_to_target(curves: Tensor, target: float | Tensor, *, steps: Sequence[i
         TypeError: an argument is of another kind.
 
     Convention:
-        The first crossing counts, even if the curve rises again: follow a quantity that does not jump, or
-        smooth it. For a quantity that should grow pass both with a minus.
+        With ``stays=1`` the first crossing counts, even if the curve rises again: a quantity that jumps is then
+        credited with its luckiest moment. For a quantity that should grow pass both with a minus.
 
     Example:
         >>> steps_to_target(torch.tensor([[3.0, 1.0, 2.0], [3.0, 3.0, 3.0]]), 1.5, steps=[10, 20, 30])
         tensor([20., inf], dtype=torch.float64)
+        >>> steps_to_target(torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0, 1.0]), 1.5, stays=3)
+        tensor(4., dtype=torch.float64)
     """
     require_type("curves", curves, Tensor)
     if curves.ndim == 0 or curves.numel() == 0:
@@ -53,8 +58,11 @@ def steps_to_target(curves: Tensor, target: float | Tensor, *, steps: Sequence[i
         require_integer("steps", place, minimum=0)
     if len(places) != curves.shape[-1] or any(a >= b for a, b in itertools.pairwise(places)):
         raise ValueError(f"steps must be {curves.shape[-1]} rising numbers, one for each point, got {places}")
+    require_integer("stays", stays, minimum=1)
+    low = curves.double() <= goal.unsqueeze(-1)
+    ahead = torch.cat([low, low.new_ones(*low.shape[:-1], stays - 1)], dim=-1)
     after = torch.tensor(places, dtype=torch.float64, device=curves.device)
-    return after.where(curves.double() <= goal.unsqueeze(-1), math.inf).amin(dim=-1)
+    return after.where(ahead.unfold(-1, stays, 1).all(dim=-1), math.inf).amin(dim=-1)
 
 
 def performance_profile(costs: Tensor, factors: Tensor) -> Tensor:

@@ -44,11 +44,19 @@ def test_a_curve_that_jumps_up_again_and_a_nan_before_the_target_do_not_hide_it(
     assert float(steps_to_target(torch.tensor([nan, 4.0, 1.0, nan, 9.0]), 1.0)) == 3.0
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(st.lists(st.floats(-5, 5) | st.just(nan), min_size=1, max_size=9), st.floats(-5, 5))
-def test_the_steps_to_a_target_are_those_of_a_loop(values: list[float], target: float) -> None:
-    slow = next((float(i) for i, value in enumerate(values, start=1) if value <= target), inf)
-    assert float(steps_to_target(torch.tensor(values, dtype=torch.float64), target)) == slow
+def test_a_lucky_moment_does_not_count_where_a_curve_must_stay() -> None:
+    curves = torch.tensor([[3.0, 1.0, 3.0, 1.0, 1.0, 1.0, 3.0], [3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 1.0]])
+    assert steps_to_target(curves, 2.0, stays=3).tolist() == [4.0, 7.0]
+    assert steps_to_target(curves[:, :3], 2.0, stays=3).tolist() == [inf, inf]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(st.floats(-5, 5) | st.just(nan), min_size=1, max_size=9), st.floats(-5, 5), st.integers(1, 12))
+def test_the_steps_to_a_target_are_those_of_a_loop(values: list[float], target: float, stays: int) -> None:
+    slow = next(
+        (i + 1.0 for i in range(len(values)) if all(value <= target for value in values[i : i + stays])), inf
+    )
+    assert float(steps_to_target(torch.tensor(values, dtype=torch.float64), target, stays=stays)) == slow
 
 
 def test_the_profile_of_a_hand_worked_table() -> None:
