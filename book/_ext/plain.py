@@ -125,7 +125,10 @@ def _directive(name: str, argument: str, body: list[str]) -> list[str]:
         return []
     if name == "literalinclude":
         text = Path(__file__).parents[2].joinpath(*(part for part in Path(argument).parts if part != "..")).read_text()
-        return ["", "```text", *text.rstrip().splitlines(), "```", ""]
+        end = options.get("end-before", "")
+        lines = text.rstrip().splitlines()
+        last = next((place for place, line in enumerate(lines) if end and end in line), len(lines))
+        return ["", "```text", *lines[:last], "```", ""]
     if name in ("code-block", "code"):
         return ["", f"```{argument}", *body, "```", ""]
     heading = HEADINGS.get(name, name.split(":")[-1].replace("-", " ").capitalize())

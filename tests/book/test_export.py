@@ -54,6 +54,10 @@ def test_plain_markdown_of_each_construct(myst: str, plain: str) -> None:
 def test_an_included_file_is_written_out() -> None:
     plain = plain_markdown("```{literalinclude} ../../CHANGELOG.md\n:language: text\n```")
     assert plain.startswith("```text\n# Changelog\n")
+    assert "## Unreleased" in plain
+    cut = plain_markdown("```{literalinclude} ../../CHANGELOG.md\n:language: text\n:end-before: ## Unreleased\n```")
+    assert "semantic versioning" in cut
+    assert "## Unreleased" not in cut
 
 
 def test_install_cell_without_a_repository_installs_nothing() -> None:

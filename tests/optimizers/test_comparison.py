@@ -1,7 +1,10 @@
 """Measures of a ranking: against hand-worked tables, slow twins and scipy, with the faults that they are used with."""
 
+import ast
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,9 +56,7 @@ def test_a_lucky_moment_does_not_count_where_a_curve_must_stay() -> None:
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(st.lists(st.floats(-5, 5) | st.just(nan), min_size=1, max_size=9), st.floats(-5, 5), st.integers(1, 12))
 def test_the_steps_to_a_target_are_those_of_a_loop(values: list[float], target: float, stays: int) -> None:
-    slow = next(
-        (i + 1.0 for i in range(len(values)) if all(value <= target for value in values[i : i + stays])), inf
-    )
+    slow = next((i + 1.0 for i in range(len(values)) if all(value <= target for value in values[i : i + stays])), inf)
     assert float(steps_to_target(torch.tensor(values, dtype=torch.float64), target, stays=stays)) == slow
 
 
@@ -246,3 +247,22 @@ def test_a_planted_wrong_profile_differs_on_the_tables(wrong: Callable[[Tensor, 
     costs = torch.tensor([[2.0, inf, 5.0], [1.0, inf, inf]])
     factors = torch.tensor([1.0, 2.0])
     assert not torch.equal(wrong(costs, factors), performance_profile(costs, factors))
+
+
+def test_the_step_times_that_the_chapter_stores_are_those_of_the_committed_table() -> None:
+    root = Path(__file__).parents[2]
+    table = (root / "benchmarks" / "results" / "comparison.txt").read_text(encoding="utf-8")
+    text = (root / "book" / "optimizers" / "comparison.md").read_text(encoding="utf-8")
+    stored = re.search(r"^step_time = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)
+    assert stored
+    for task, ratios in ast.literal_eval(stored[1]).items():
+        block = re.search(rf"^{task},.*?(?=^\w)", table, re.MULTILINE | re.DOTALL)
+        assert block
+        for name, ratio in ratios.items():
+            row = re.search(rf"^  {name} +([\d.]+)", block[0], re.MULTILINE)
+            assert row, (task, name)
+            assert float(row[1]) == ratio, (task, name)
+    one_layer = re.search(r"one layer.*Muon ([\d.]+)", table)
+    assert one_layer
+    assert f"round(60 / {one_layer[1]})" in text
+    assert f"{{given}}`{one_layer[1]}`" in text
