@@ -59,12 +59,13 @@ def noise_and_decay(*, lr: float, decay: float, alt: str, num_steps: int = 120, 
     axis = f'stroke="{ink}" opacity="0.5"'
     ticks = "".join(
         f'<line x1="54" x2="600" y1="{y(10.0**power):.1f}" y2="{y(10.0**power):.1f}" stroke="{ink}" opacity="0.15"/>'
-        f'<text x="48" y="{y(10.0**power) + 5:.1f}" text-anchor="end" {TEXT}>{10.0**power:g}</text>'
-        for power in (0, -1, -2, -3)
+        f'<text x="48" y="{y(10.0**power) + 5:.1f}" text-anchor="end" {TEXT}>{label}</text>'
+        for power, label in ((0, "1"), (-1, "10⁻¹"), (-2, "10⁻²"), (-3, "10⁻³"))
     )
     body = (
         f'{ticks}<line x1="60" x2="600" y1="80" y2="80" {axis}/><line x1="60" x2="600" y1="250" y2="250" {axis}/>'
         f'<text x="48" y="55" text-anchor="end" {TEXT}>rate</text>'
+        f'<text x="600" y="284" text-anchor="end" {TEXT}>step {num_steps}</text>'
         f'<text x="600" y="104" text-anchor="end" {TEXT}>expected loss; dashed: without decay</text>'
         f'<polyline class="nnopt-rates" points="{top}" fill="none" stroke="var(--nnopt-c0, #0072b2)" '
         f'stroke-width="2"/>'

@@ -158,7 +158,7 @@ def valley_and_roots(
         f'stroke-dasharray="5 4" {axis}/>'
         f'<g class="nnopt-roots">{_root_marks(roots)}</g>'
         f'<text class="nnopt-readout" x="20" y="284" {TEXT}>{_valley_text(rate)}</text>'
-        f'<text x="620" y="284" text-anchor="end" {TEXT}>roots: ● along, ■ across</text>'
+        f'<text x="20" y="30" {TEXT}>roots: ● along, ■ across</text>'
     )
     values = [*paths[0], *paths[1], *(part for pair in roots for root in pair for part in root)]
     settings = {"curvatures": curvatures, "start": start, "num_steps": num_steps}
