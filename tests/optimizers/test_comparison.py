@@ -53,9 +53,7 @@ def test_a_lucky_moment_does_not_count_where_a_curve_must_stay() -> None:
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(st.lists(st.floats(-5, 5) | st.just(nan), min_size=1, max_size=9), st.floats(-5, 5), st.integers(1, 12))
 def test_the_steps_to_a_target_are_those_of_a_loop(values: list[float], target: float, stays: int) -> None:
-    slow = next(
-        (i + 1.0 for i in range(len(values)) if all(value <= target for value in values[i : i + stays])), inf
-    )
+    slow = next((i + 1.0 for i in range(len(values)) if all(value <= target for value in values[i : i + stays])), inf)
     assert float(steps_to_target(torch.tensor(values, dtype=torch.float64), target, stays=stays)) == slow
 
 
@@ -205,6 +203,11 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: interquartile_mean(torch.ones(3), generator=generator()), ValueError, "scores must have the shape"),
     (lambda: interquartile_mean(torch.ones(3, 1), generator=generator()), ValueError, "scores must have the shape"),
     (lambda: interquartile_mean(torch.tensor([[nan, 1.0]]), generator=generator()), ValueError, "must not be NaN"),
+    (
+        lambda: interquartile_mean(torch.tensor([[inf, -inf]]), generator=generator()),
+        ValueError,
+        "scores must be infinite for failed runs alone",
+    ),
     (lambda: interquartile_mean(torch.ones(2, 2), generator=None), TypeError, "generator must be"),  # type: ignore[arg-type]
     (
         lambda: interquartile_mean(torch.ones(2, 2), generator=generator(), num_resamples=99),

@@ -445,10 +445,10 @@ def test_a_sweep_of_soap_learns() -> None:
         settings=grid(lr=[0.003, 0.03]),
         seeds=seeds("optimizers/orthogonal#test", 2),
         total_steps=40,
-        batch_size=8,
+        batch_size=None,
     )
     assert not result.diverged.any()
-    assert bool((result.losses[1, :, -5:].mean(-1) < 0.8 * result.losses[1, :, 1]).all())
+    assert bool((result.losses[1, :, -1] < 0.8 * result.losses[1, :, 0]).all())
 
 
 # the classes
@@ -568,7 +568,7 @@ def test_bad_input_is_refused() -> None:
         ({"num_steps": 2.0}, TypeError, "num_steps must be an integer"),
         ({"coefficients": (1.0, 2.0)}, ValueError, "coefficients must be three finite numbers"),
         ({"coefficients": (1.0, math.nan, 0.0)}, ValueError, "coefficients must be three finite numbers"),
-        ({"dtype": torch.int8}, TypeError, "dtype must be a floating point dtype or None"),
+        ({"dtype": torch.int8}, TypeError, "dtype must be float64, float32, bfloat16, float16 or None"),
         ({"gram": 1}, TypeError, "gram must be bool or NoneType, got int"),
     ]
     for options, error, message in wrong:
@@ -576,7 +576,7 @@ def test_bad_input_is_refused() -> None:
             newton_schulz(square, **options)
         with pytest.raises(error, match=message):
             muon_step(square, square, square, lr=0.1, **options)
-    with pytest.raises(TypeError, match="dtype must be a floating point dtype or None"):
+    with pytest.raises(TypeError, match="dtype must be float64, float32, bfloat16, float16 or None"):
         Muon([square.clone().requires_grad_()], dtype=torch.int8)
 
 
