@@ -33,8 +33,11 @@ def _refuse(name: str, requirement: str, got: object) -> NoReturn:
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, Tensor)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(f"{name} must be a single number, got shape {tuple(value.shape)}")
+    if isinstance(value, Tensor):
+        if value.dtype == torch.bool or value.is_complex():
+            raise TypeError(f"{name} must be a number, got a tensor of {value.dtype}")
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a single number, got shape {tuple(value.shape)}")
     return float(value)
 
 

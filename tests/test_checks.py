@@ -36,6 +36,9 @@ def test_the_limits_themselves() -> None:
         checks.require_fraction("x", 1.001)
     with pytest.raises(ValueError, match="x must be a single number"):
         checks.require_positive("x", torch.ones(2))
+    for wrong in (torch.tensor(True), torch.tensor(1 + 0j)):
+        with pytest.raises(TypeError, match=f"x must be a number, got a tensor of {wrong.dtype}"):
+            checks.require_positive("x", wrong)
 
 
 def test_integers() -> None:

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from nnopt.checks import require_integer, require_positive
 
-from ._checks import require_at_least_zero, require_shapes
+from ._checks import require_at_least_zero, require_broadcast, require_dtypes, require_shapes
 from .adaptive import decayed, moments, require_adam
-from .descent import gradient_step
 
 __all__ = ["adafactor_step", "nadam_step", "radam_step"]
 
@@ -60,7 +59,7 @@ def adafactor_step(
 
     Raises:
         ValueError: shapes do not fit, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.Adafactor``, whose learning rate caps the paper's 1/√t, whose decay is decoupled and
@@ -76,7 +75,7 @@ def adafactor_step(
     """
     require_shapes(parameter, gradient=gradient)
     require_integer("step", step, minimum=1)
-    require_at_least_zero(lr=lr, min_scale=min_scale, weight_decay=weight_decay)
+    require_at_least_zero(parameter, lr=lr, min_scale=min_scale, weight_decay=weight_decay)
     for name, value in (("decay_power", decay_power), ("max_update", max_update), ("eps", eps)):
         if value is not None:
             require_positive(name, value)
@@ -86,6 +85,7 @@ def adafactor_step(
         wanted = (*parameter.shape[:-1], 1) if name == "row" else (*parameter.shape[:-2], 1, parameter.shape[-1])
         if state.shape != parameter.shape and not (factored and state.shape == wanted):
             raise ValueError(f"{name} must have shape {wanted}, got {tuple(state.shape)}")
+        require_dtypes(parameter, **{name: state})
     if parameter.numel() == 0:
         return parameter.clone(), row.clone(), column.clone()
     smallest = torch.finfo(parameter.dtype).eps if eps is None else eps
@@ -101,7 +101,7 @@ def adafactor_step(
     cap = lr.clamp(max=1 / math.sqrt(step)) if isinstance(lr, Tensor) else min(lr, 1 / math.sqrt(step))
     update = scale * update / (_root_mean_square(update, own) / max_update).clamp(min=1.0)
     parameter, _ = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
-    return gradient_step(parameter, update, lr=cap), row, column
+    return parameter - cap * update, row, column
 
 
 def nadam_step(
@@ -146,7 +146,7 @@ def nadam_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.NAdam``, which keeps the product ∏μ in the default dtype, float32, also for float64
@@ -161,9 +161,8 @@ def nadam_step(
         tensor([0.4718])
     """
     require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-    require_at_least_zero(momentum_decay=momentum_decay)
-    if torch.broadcast_shapes(parameter.shape, weight.shape) != parameter.shape:
-        raise ValueError(f"weight must broadcast to shape {tuple(parameter.shape)}, got {tuple(weight.shape)}")
+    require_at_least_zero(parameter, momentum_decay=momentum_decay)
+    require_broadcast("weight", weight, parameter)
     beta1, beta2 = betas
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=decoupled)
     now = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
@@ -172,7 +171,7 @@ def nadam_step(
     weight = 1 - (1 - weight) * now
     look = (1 - now) / weight * gradient + ahead / (1 - (1 - weight) * ahead) * first
     scale = (second / (1 - beta2**step)).sqrt() + eps
-    return gradient_step(parameter, look / scale, lr=lr), first, second, weight
+    return parameter - lr * (look / scale), first, second, weight
 
 
 def radam_step(
@@ -215,7 +214,7 @@ def radam_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.RAdam``: ε before bias correction, unlike Adam's; the first phase (five steps at the
@@ -234,9 +233,10 @@ def radam_step(
     beta1, beta2 = betas
     first, second = moments(gradient, first, second, betas)
     factor = _rectification(beta2, step, parameter.device)
-    adapted = factor / (second.sqrt() + eps)
+    # the factor is a float64, whose dtype a parameter of no dimensions would take over
+    adapted = (factor / (second.sqrt() + eps)).to(second)
     direction = first / (1 - beta1**step) * torch.where(factor.isnan(), torch.ones_like(adapted), adapted)
-    return gradient_step(parameter, direction, lr=lr), first, second
+    return parameter - lr * direction, first, second
 
 
 def _rectification(beta2: float | Tensor, step: int, device: torch.device) -> Tensor:

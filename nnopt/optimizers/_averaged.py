@@ -89,6 +89,10 @@ class Averaged(nn.Module):
         for mine, theirs in ((own, other), (own_buffers, other_buffers)):
             if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
                 raise ValueError(f"model must have the tensors of the copied one, got {sorted(theirs)}")
+        # what is no fraction, such as a count, has no mean
+        whole = [name for name, value in own.items() if not (value.is_floating_point() or value.is_complex())]
+        own_buffers |= {name: own.pop(name) for name in whole}
+        other_buffers |= {name: other[name] for name in whole}
         averaged = [name for name, value in own_buffers.items() if value.is_floating_point()]
         if self.buffers_are == "average":
             own |= {name: own_buffers.pop(name) for name in averaged}

@@ -1,5 +1,6 @@
 """Linear systems whose matrix is known only by its products."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,8 +50,8 @@ def conjugate_gradient(
         The solution, its residual, and a direction of negative curvature if one was met.
 
     Raises:
-        ValueError: ``right`` is no vector or not finite, ``operator`` answers in another shape, or a number is out
-            of range.
+        ValueError: ``right`` is no vector or not finite, ``operator`` answers in another shape or with what is not
+            finite, or a number is out of range.
         TypeError: ``max_steps`` is no integer.
 
     Source:
@@ -67,7 +68,10 @@ def conjugate_gradient(
     require_positive("tolerance", tolerance)
     max_steps = max(1, right.numel()) if max_steps is None else max_steps
     require_integer("max_steps", max_steps, minimum=1)
-    solution, residual = torch.zeros_like(right), right.clone()
+    # squares of very small or large numbers leave their range; a power of two changes no digit of the others
+    largest = float(right.abs().max()) if right.numel() else 0.0
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
+    solution, residual = torch.zeros_like(right), right / unit
     direction, size = residual, float(residual @ residual)
     scale, count, stuck = size**0.5, 0, None
     while size**0.5 > tolerance * scale and count < max_steps:
@@ -75,8 +79,10 @@ def conjugate_gradient(
         count += 1
         require_same_shape("operator(v)", image, "v", direction)
         curvature = float(direction @ image)
-        if not curvature > 0:
-            stuck = direction
+        if not math.isfinite(curvature):
+            raise ValueError(f"operator(v) must be finite, got {curvature} for its product with v")
+        if curvature <= 0:
+            stuck = direction * unit
             break
         step = size / curvature
         solution = solution + step * direction
@@ -84,4 +90,4 @@ def conjugate_gradient(
         before, size = size, float(residual @ residual)
         direction = residual + (size / before) * direction
     left = size**0.5 / scale if scale > 0 else 0.0
-    return LinearSolution(solution, count, left, left <= tolerance, stuck)
+    return LinearSolution(solution * unit, count, left, left <= tolerance, stuck)

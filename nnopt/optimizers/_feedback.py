@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnopt.checks import require_fraction, require_integer, require_positive
+from nnopt.checks import require_fraction, require_integer, require_positive, require_type
 from nnopt.training import StepRecord, fit
 from nnopt.types import Batch, LossFn
 
@@ -36,8 +36,9 @@ class Plateau:
         TypeError: ``patience`` is not an integer.
 
     Convention:
-        ``torch.optim.lr_scheduler.ReduceLROnPlateau`` in its modes ``min`` and ``rel``, without cooldown. It is
-        a schedule, too: ``plateau(step)`` is the multiplier now, whatever the step.
+        ``torch.optim.lr_scheduler.ReduceLROnPlateau`` in its modes ``min`` and ``rel``, without cooldown. Of a
+        negative best loss the fraction is taken of its size: torch's (1 − τ) min J would be above it, and count a
+        loss that has risen. It is a schedule, too: ``plateau(step)`` is the multiplier now, whatever the step.
 
     Example:
         >>> plateau = Plateau(factor=0.5, patience=1)
@@ -68,7 +69,7 @@ class Plateau:
         value = float(value)
         if math.isnan(value):
             raise ValueError(f"value must not be NaN, got {value!r}")
-        if value < self.best * (1 - self.threshold if self.best > 0 else 1 + self.threshold) or self.best == math.inf:
+        if value < self.best * (1 - self.threshold if self.best > 0 else 1 + self.threshold):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
@@ -84,10 +85,16 @@ class Plateau:
         """Continue from a state.
 
         Raises:
-            ValueError: the state has other keys.
+            ValueError: the state has other keys, or a number in it is out of range or NaN; nothing was changed.
+            TypeError: one is no number.
         """
         if set(state) != {"multiplier", "best", "waited"}:
             raise ValueError(f"state must have the keys multiplier, best and waited, got {sorted(state)}")
+        require_fraction("multiplier", state["multiplier"])
+        require_type("best", state["best"], (int, float))
+        if math.isnan(state["best"]):
+            raise ValueError(f"best must not be NaN, got {state['best']!r}")
+        require_integer("waited", state["waited"], minimum=0)
         self.multiplier, self.best, self.waited = state["multiplier"], state["best"], state["waited"]
 
 
@@ -131,7 +138,8 @@ def range_test(
         highest: last learning rate, above ``lowest``.
         num_steps: T, at least 2.
         smoothing: weight of the past in the moving average of the losses, in [0, 1); corrected for its start.
-        blow_up: the test ends when the smoothed loss is this many times its lowest, above 1.
+        blow_up: the test ends when the smoothed loss is this many times its lowest, above 1; where the loss has fallen
+            by more than what is left, or is negative, when it has risen ``blow_up`` − 1 times as far as it had fallen.
 
     Returns:
         The suggestion, a tenth of the rate at the lowest smoothed loss (never below ``lowest``), with the curve.
@@ -169,7 +177,8 @@ def range_test(
         average = smoothing * average + (1 - smoothing) * record.loss
         rates.append(float(record.lr))
         losses.append(average / (1 - smoothing**record.step))
-        return losses[-1] > blow_up * min(losses)
+        low = min(losses)
+        return losses[-1] - low > (blow_up - 1) * max(abs(low), losses[0] - low)
 
     try:
         fit(

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_positive, require_shape
-
-from ._checks import require_at_least_zero
+from nnopt.checks import require_non_negative, require_positive, require_shape
 
 __all__ = ["kronecker_factors", "kronecker_step"]
 
@@ -98,7 +96,7 @@ def kronecker_step(
         >>> kronecker_step(torch.zeros(1, 1), one, 3 * one, 3 * one, lr=1.0, damping=1.0)
         tensor([[-0.0625]])
     """
-    require_at_least_zero(lr=lr)
+    require_non_negative("lr", lr)
     require_positive("damping", damping)
     rows, columns = weight.shape if weight.dim() == 2 else (0, 0)
     require_shape("weight", weight, (rows, columns))

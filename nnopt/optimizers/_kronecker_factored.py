@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnopt.checks import (
+    require_dtype,
     require_fraction,
     require_integer,
     require_non_negative,
     require_one_of,
     require_positive,
+    require_shape,
     require_type,
 )
 
@@ -122,24 +124,19 @@ class KroneckerFactored:
         ]
         state = [dict(entry) for entry in self._state]
         chance = self.generator.get_state()
-        if refresh:
-            with torch.enable_grad():
-                drawn = self._losses(outputs, self._draw(outputs.detach())).sum()
-            slopes = torch.autograd.grad(drawn, before)
-            for layer, entry, rows, slope in zip(self._layers, state, seen, slopes, strict=True):
-                factors = kronecker_factors(rows, slope, bias=layer.bias is not None)
-                self._average(entry, factors)
-                try:
-                    entry["input_root"], entry["output_root"] = damped_roots(
-                        entry["input_factor"], entry["output_factor"], self.damping
-                    )
-                except ValueError:
-                    self.generator.set_state(chance)
-                    raise
-        for layer, entry, gradient in zip(self._layers, state, gradients, strict=True):
-            direction = divided(gradient, entry["input_root"], entry["output_root"])
-            if self.momentum > 0:
-                direction = entry["momentum"] = self.momentum * entry.get("momentum", 0.0) + direction
+        try:
+            if refresh:
+                self._refresh(state, outputs, seen, before)
+            directions = []
+            for entry, gradient in zip(state, gradients, strict=True):
+                direction = divided(gradient, entry["input_root"], entry["output_root"])
+                if self.momentum > 0:
+                    direction = entry["momentum"] = self.momentum * entry.get("momentum", 0.0) + direction
+                directions.append(direction)
+        except BaseException:
+            self.generator.set_state(chance)
+            raise
+        for layer, direction in zip(self._layers, directions, strict=True):
             _move(layer, -self.lr * direction)
         self._state = state
         self.num_steps += 1
@@ -154,17 +151,27 @@ class KroneckerFactored:
         """Continue from :meth:`state_dict`, bit for bit.
 
         Raises:
-            ValueError: an entry is missing, or belongs to layers of other sizes; nothing was changed.
+            ValueError: an entry is missing, or belongs to layers of other sizes or to a generator of another kind;
+                nothing was changed.
+            TypeError: an entry is of another kind.
         """
         if set(state) != {"layers", "num_steps", "generator"} or len(state["layers"]) != len(self._layers):
             raise ValueError(f"state must have layers ({len(self._layers)}), num_steps and generator")
         require_integer("num_steps", state["num_steps"], minimum=0)
+        known = set(_STATE[:-1]) if state["num_steps"] else set()  # and the momentum, where steps had one
         for layer, entry in zip(self._layers, state["layers"], strict=True):
+            if not known <= set(entry) <= {*known, *_STATE[-1:]}:
+                raise ValueError(f"state of a layer must have {sorted(known)}, got {sorted(entry)}")
             columns, rows = layer.in_features + (layer.bias is not None), layer.out_features
             sizes = dict(zip(_STATE, [(columns, columns), (rows, rows)] * 2 + [(rows, columns)], strict=True))
             for name, value in entry.items():
-                if name not in sizes or tuple(value.shape) != sizes[name]:
-                    raise ValueError(f"state must fit the layers, got {name} of shape {tuple(value.shape)}")
+                require_dtype(name, value, None)
+                require_shape(name, value, sizes[name])
+        require_dtype("generator", state["generator"], torch.uint8)
+        try:
+            torch.Generator().set_state(state["generator"])
+        except RuntimeError as error:
+            raise ValueError(f"generator must be the state of one on the CPU, got another ({error})") from None
         self._state = [
             {name: value.to(layer.weight).clone() for name, value in entry.items()}
             for layer, entry in zip(self._layers, state["layers"], strict=True)
@@ -191,6 +198,18 @@ class KroneckerFactored:
         if len(seen) < len(self._layers):
             raise ValueError(f"model must use all its layers, got {len(seen)} of {len(self._layers)}")
         return outputs, [seen[layer] for layer in self._layers], [out[layer] for layer in self._layers]
+
+    def _refresh(
+        self, state: list[dict[str, Tensor]], outputs: Tensor, seen: list[Tensor], before: list[Tensor]
+    ) -> None:
+        """Bring factors and roots in ``state`` up to date, from what went into the layers and came out of them."""
+        with torch.enable_grad():
+            drawn = self._losses(outputs, self._draw(outputs.detach())).sum()
+        slopes = torch.autograd.grad(drawn, before)
+        for layer, entry, rows, slope in zip(self._layers, state, seen, slopes, strict=True):
+            self._average(entry, kronecker_factors(rows, slope, bias=layer.bias is not None))
+            roots = damped_roots(entry["input_factor"], entry["output_factor"], self.damping)
+            entry["input_root"], entry["output_root"] = roots
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each row, (B,)."""

@@ -1,19 +1,19 @@
 """Least squares: the Gauss-Newton step, and the Levenberg-Marquardt method that finds its damping."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from nnopt.checks import require_integer, require_non_negative, require_positive
 
-from ._vector import jacobian, moved, require_leaves
+from ._vector import jacobian, leaves, moved
 
 __all__ = ["LevenbergMarquardt", "gauss_newton_step"]
 
 
 def gauss_newton_step(
-    residual_fn: Callable[[], Tensor], parameters: Sequence[Tensor], *, damping: float, lr: float = 1.0
+    residual_fn: Callable[[], Tensor], parameters: Iterable[Tensor], *, damping: float, lr: float = 1.0
 ) -> list[Tensor]:
     r"""Take one damped Gauss-Newton step for the loss ½‖r(θ)‖².
 
@@ -32,8 +32,8 @@ def gauss_newton_step(
         The new parameters, without a graph; the arguments are unchanged. Memory: the m × n numbers of J.
 
     Raises:
-        ValueError: ``damping`` or ``lr`` is negative or NaN, there are no parameters or residuals, a parameter
-            does not require gradients, or a residual is not finite.
+        ValueError: ``damping`` or ``lr`` is negative or NaN, there are no parameters or residuals, a parameter is no
+            leaf that requires gradients or comes twice, or a residual is not finite.
         TypeError: a parameter is complex.
 
     Source:
@@ -47,6 +47,7 @@ def gauss_newton_step(
     """
     require_non_negative("damping", damping)
     require_non_negative("lr", lr)
+    parameters = leaves(parameters)
     residuals, slopes = jacobian(residual_fn, parameters)
     return moved(parameters, lr * damped_solution(slopes, -residuals, damping))
 
@@ -67,7 +68,8 @@ class LevenbergMarquardt:
         max_tries: within one step, at least 1.
 
     Raises:
-        ValueError: a number is out of range, there are no parameters, or one does not require gradients.
+        ValueError: a number is out of range, there are no parameters, or one is no leaf that requires gradients or
+            comes twice.
         TypeError: a parameter is complex, or ``max_tries`` no integer.
 
     Source:
@@ -81,9 +83,8 @@ class LevenbergMarquardt:
         '3.000000'
     """
 
-    def __init__(self, parameters: Sequence[Tensor], *, damping: float = 1e-3, max_tries: int = 10) -> None:
-        parameters = list(parameters)
-        require_leaves(parameters)
+    def __init__(self, parameters: Iterable[Tensor], *, damping: float = 1e-3, max_tries: int = 10) -> None:
+        parameters = leaves(parameters)
         require_positive("damping", damping)
         require_integer("max_tries", max_tries, minimum=1)
         self.parameters = parameters
@@ -118,6 +119,7 @@ class LevenbergMarquardt:
             largest = float(slopes.square().sum(0).max())
             self._damping = self._relative * (largest if largest > 0 else 1.0)
         start = [parameter.detach().clone() for parameter in self.parameters]
+        damping, growth, smallest = self._damping, self._growth, torch.finfo(residuals.dtype).eps * loss
         for _ in range(self.max_tries):
             step = damped_solution(slopes, -residuals, self._damping)
             self._set(moved(start, step))
@@ -138,6 +140,8 @@ class LevenbergMarquardt:
             self._damping *= self._growth
             self._growth *= 2
         self._set(start)
+        if not promised > smallest:  # at a minimum no damping helps, and it would grow beyond all numbers
+            self._damping, self._growth = damping, growth
         return loss
 
     def state_dict(self) -> dict[str, float | None]:
@@ -156,6 +160,7 @@ class LevenbergMarquardt:
         if damping is not None:
             require_positive("damping", damping)
         require_positive("growth", growth)
+        require_positive("growth - 1", float(growth or 0) - 1)
         require_integer("num_tries", tries, minimum=0)
         assert growth is not None
         assert tries is not None

@@ -1,6 +1,6 @@
 """The class of Lion, equal to :func:`nnopt.optimizers.lion_step`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,14 @@ from nnopt.checks import require_non_negative
 
 from ._checks import require_betas
 from ._fused import alike, descend
-from ._optimizer import CheckedOptimizer, ParameterGroup, Parameters, require_flag, require_optional_flag
+from ._optimizer import (
+    CheckedOptimizer,
+    ParameterGroup,
+    Parameters,
+    StateForm,
+    require_flag,
+    require_optional_flag,
+)
 from .adaptive import lion_step
 
 __all__ = ["Lion"]
@@ -68,6 +75,9 @@ class Lion(CheckedOptimizer):
     ) -> None:
         settings = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize, "foreach": foreach}
         super().__init__(params, settings)
+
+    def _state_forms(self, parameter: Tensor) -> Sequence[StateForm]:
+        return [{"exp_avg": parameter.shape}]
 
     def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         state = self.state

@@ -5,9 +5,8 @@ from torch import Tensor
 
 from nnopt.checks import require_positive
 
-from ._checks import require_at_least_zero, require_coefficient, require_shapes
+from ._checks import require_at_least_zero, require_coefficient, require_dtypes, require_shapes
 from .adaptive import decayed, moments, require_adam
-from .descent import gradient_step
 
 __all__ = ["ademamix_step", "prodigy_step"]
 
@@ -52,7 +51,7 @@ def ademamix_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Source:
         Pagliardini, Ablin and Grangier (2025), algorithm 1.
@@ -64,15 +63,15 @@ def ademamix_step(
     """
     require_adam(parameter, gradient, first, second, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     require_shapes(parameter, slow=slow)
-    require_coefficient("slow_beta", slow_beta)
-    require_at_least_zero(slow_weight=slow_weight)
+    require_coefficient("slow_beta", slow_beta, parameter)
+    require_at_least_zero(parameter, slow_weight=slow_weight)
     beta1, beta2 = betas
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
     first, second = moments(gradient, first, second, betas)
     slow = slow_beta * slow + (1 - slow_beta) * gradient
     direction = first / (1 - beta1**step) + slow_weight * slow
     scale = (second / (1 - beta2**step)).sqrt() + eps
-    return gradient_step(parameter, direction / scale, lr=lr), first, second, slow
+    return parameter - lr * (direction / scale), first, second, slow
 
 
 def prodigy_step(
@@ -124,7 +123,7 @@ def prodigy_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``pytorch_optimizer.Prodigy`` with ``bias_correction=True``, but for one tensor. Where all gradients so far
@@ -146,7 +145,9 @@ def prodigy_step(
     wanted = (len(parameter), 2) if copies else (2,)
     if step > 1 and estimate.shape != wanted:
         raise ValueError(f"estimate must have shape {wanted} after the first step, got {tuple(estimate.shape)}")
-    if step == 1:
+    if step > 1:
+        require_dtypes(parameter, estimate=estimate)
+    else:
         estimate = parameter.new_tensor([initial, 0.0]).expand(wanted)
     beta1, beta2 = betas
     own = range(int(copies), parameter.ndim)
@@ -161,7 +162,7 @@ def prodigy_step(
     size = _total(sums.abs(), own)
     longer = torch.where(size > 0, torch.maximum(d, numerator / size), d)
     shrunk, _ = decayed(parameter, gradient, lr=rate, weight_decay=weight_decay, decoupled=True)
-    new = gradient_step(shrunk, first / (second.sqrt() + longer * eps), lr=rate)
+    new = shrunk - rate * (first / (second.sqrt() + longer * eps))
     new = torch.where(size > 0, new, parameter)
     estimate = torch.stack([longer.expand(shape).reshape(wanted[:-1]), numerator.reshape(wanted[:-1])], dim=-1)
     return new, first, second, way + parameter - new, sums, estimate

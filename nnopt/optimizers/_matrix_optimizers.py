@@ -1,15 +1,25 @@
 """The classes of Shampoo and SOAP, equal to their pure steps, with parameters of equal shape in one batch."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from nnopt.checks import require_fraction, require_integer, require_non_negative
 
-from ._checks import require_betas
-from ._optimizer import CheckedOptimizer, ParameterGroup, Parameters, require_flag, require_optional_flag
+from ._checks import require_betas, require_range
+from ._optimizer import (
+    CheckedOptimizer,
+    ParameterGroup,
+    Parameters,
+    StateForm,
+    require_count,
+    require_flag,
+    require_optional_flag,
+)
 from ._preconditioned import shampoo_step, soap_step
 
 __all__ = ["SOAP", "Shampoo"]
@@ -32,38 +42,59 @@ class _ByShape(CheckedOptimizer):
     """Parameters of one shape that have taken equally many steps move together, by one call of a pure step."""
 
     STEP: ClassVar[Callable[..., tuple[Tensor, ...]]]
-    # state -> whether it has the parameter's shape; the others get theirs from the first step
-    STATES: ClassVar[Mapping[str, bool]]
 
+    def _shapes(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+        """Return the states of the pure step, in their order, with their shapes after the first step."""
+        raise NotImplementedError
+
+    def _state_forms(self, parameter: Tensor) -> Sequence[StateForm]:
+        return [{**self._shapes(parameter), "step": require_count}]
+
+    def _require_parameter(self, name: str, parameter: Tensor, settings: Mapping[str, Any]) -> None:
+        super()._require_parameter(name, parameter, settings)
+        require_range(name, parameter)
+
+    @_disable_dynamo  # the counts are numbers: compiled, it would be compiled anew at every step
     def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         settings = {name: group[name] for name in self.CHECKS if name not in ("maximize", "foreach")}
-        if isinstance(settings["lr"], Tensor) and not torch.compiler.is_compiling():
+        if isinstance(settings["lr"], Tensor):
             settings["lr"] = settings["lr"].item()
-        together: dict[tuple[object, ...], list[int]] = {}
+        together: dict[tuple[torch.Size, int, int], list[int]] = {}
         for i, parameter in enumerate(parameters):
             if parameter.numel():
-                state = self.state[parameter]
-                state["step"] = state.get("step", 0) + 1
+                step = self.state[parameter]["step"] + 1 if self.state.get(parameter) else 1
                 apart = i if group["foreach"] is False or parameter.numel() > _SMALL else -1
-                together.setdefault((parameter.shape, state["step"], apart), []).append(i)
+                together.setdefault((parameter.shape, step, apart), []).append(i)
         for (_, step, _), places in together.items():
             self._move([parameters[i] for i in places], [gradients[i] for i in places], step=step, **settings)
 
-    def _move(self, parameters: list[Tensor], gradients: list[Tensor], **settings: Any) -> None:
-        states = [self.state[parameter] for parameter in parameters]
-        for parameter, state in zip(parameters, states, strict=True):
-            for name, is_alike in self.STATES.items():
-                if name not in state:
-                    state[name] = torch.zeros_like(parameter) if is_alike else parameter.new_zeros(0)
-        columns = [parameters, gradients, *([state[name] for state in states] for name in self.STATES)]
+    def _move(self, parameters: list[Tensor], gradients: list[Tensor], *, step: int, **settings: Any) -> None:
+        columns = [parameters, gradients]
+        shapes = self._shapes(parameters[0])
+        for name, shape in shapes.items():
+            if step > 1:
+                columns.append([self.state[parameter][name] for parameter in parameters])
+            else:  # zeros in the shape of the parameter; the others get theirs from the first step
+                is_alike = shape == parameters[0].shape
+                columns.append([torch.zeros_like(p) if is_alike else p.new_zeros(0) for p in parameters])
         copies = len(parameters) > 1
         arguments = [torch.stack(column) if copies else column[0] for column in columns]
-        new, *new_states = type(self).STEP(*arguments, copies=copies, **settings)
+        new, *new_states = type(self).STEP(*arguments, copies=copies, step=step, **settings)
         torch._foreach_copy_(parameters, list(new) if copies else [new])
-        for name, value in zip(self.STATES, new_states, strict=True):
+        states = [self.state[parameter] for parameter in parameters]
+        for name, value in zip(shapes, new_states, strict=True):
             for state, one in zip(states, value if copies else [value], strict=True):
                 # a part of a batch would keep all of it in memory
                 state[name] = one.clone() if copies else one
+        for state in states:
+            state["step"] = step
+
+
+def _sides(parameter: Tensor) -> list[tuple[int, int]]:
+    """Return the shapes of sums over the columns and over the rows of a matrix."""
+    rows = parameter.shape[0]
+    columns = math.prod(parameter.shape[1:])
+    return [(rows, rows), (columns, columns)]
 
 
 class Shampoo(_ByShape):
@@ -81,11 +112,12 @@ class Shampoo(_ByShape):
 
     Raises:
         ValueError: a setting is out of range or NaN, a group has an unknown key, a parameter repeats.
-        TypeError: a parameter is complex, an integer or sparse.
+        TypeError: a parameter is complex, an integer, sparse, or float16, in which sums of squares overflow.
 
     Convention:
         State: ``step``, ``left``, ``right``, ``left_root``, ``right_root``: for an (m, n) matrix 2 (m² + n²)
-        numbers, so that long sides, as of a large vocabulary, belong to another optimizer.
+        numbers, so that long sides, as of a large vocabulary, belong to another optimizer. Inside ``torch.compile``
+        the update runs as it is.
 
     Source:
         Gupta, Koren and Singer (2018), algorithm 1.
@@ -100,7 +132,6 @@ class Shampoo(_ByShape):
     """
 
     STEP = staticmethod(shampoo_step)
-    STATES: ClassVar[Mapping[str, bool]] = dict.fromkeys(("left", "right", "left_root", "right_root"), False)
     CHECKS: ClassVar[Mapping[str, Callable[[str, Any], None]]] = {
         "lr": require_non_negative,
         "eps": require_non_negative,
@@ -124,6 +155,12 @@ class Shampoo(_ByShape):
         given = locals()
         super().__init__(params, {name: given[name] for name in self.CHECKS})
 
+    def _shapes(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+        names = ("left", "right", "left_root", "right_root")
+        if parameter.ndim < 2:  # the step of AdaGrad, with its total in the first
+            return {**dict.fromkeys(names, (0,)), "left": parameter.shape}
+        return dict(zip(names, _sides(parameter) * 2, strict=True))
+
 
 class SOAP(_ByShape):
     """SOAP: Adam in the coordinates in which Shampoo would divide.
@@ -142,12 +179,12 @@ class SOAP(_ByShape):
 
     Raises:
         ValueError: a setting is out of range or NaN, a group has an unknown key, a parameter repeats.
-        TypeError: a parameter is complex, an integer or sparse.
+        TypeError: a parameter is complex, an integer, sparse, or float16, in which sums of squares overflow.
 
     Convention:
         The first step of a matrix finds its coordinates and moves nothing. State: ``step``, ``exp_avg``,
         ``exp_avg_sq``, ``left``, ``right``, ``left_basis``, ``right_basis``: for an (m, n) matrix
-        2 mn + 2 (m² + n²) numbers.
+        2 mn + 2 (m² + n²) numbers. Inside ``torch.compile`` the update runs as it is.
 
     Source:
         Vyas et al. (2025), algorithm 3.
@@ -162,11 +199,6 @@ class SOAP(_ByShape):
     """
 
     STEP = staticmethod(soap_step)
-    STATES: ClassVar[Mapping[str, bool]] = {
-        "exp_avg": True,
-        "exp_avg_sq": True,
-        **dict.fromkeys(("left", "right", "left_basis", "right_basis"), False),
-    }
     CHECKS: ClassVar[Mapping[str, Callable[[str, Any], None]]] = {
         "lr": require_non_negative,
         "betas": lambda name, value: require_betas(value),
@@ -193,3 +225,9 @@ class SOAP(_ByShape):
     ) -> None:
         given = locals()
         super().__init__(params, {name: given[name] for name in self.CHECKS})
+
+    def _shapes(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+        names = ("left", "right", "left_basis", "right_basis")
+        sides = [(0,)] * 4 if parameter.ndim < 2 else _sides(parameter) * 2  # a vector gets the step of Adam
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
+        return {**moments, **dict(zip(names, sides, strict=True))}

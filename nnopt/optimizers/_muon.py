@@ -7,10 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from nnopt.checks import require_fraction, require_integer, require_non_negative, require_one_of, require_type
+from nnopt.checks import require_fraction, require_integer, require_non_negative, require_one_of
 
 from ._checks import require_betas
-from ._optimizer import CheckedOptimizer, ParameterGroup, Parameters, require_flag, require_optional_flag
+from ._fused import alike
+from ._optimizer import (
+    CheckedOptimizer,
+    ParameterGroup,
+    Parameters,
+    StateForm,
+    require_flag,
+    require_optional_flag,
+)
 from .adaptive import adam_step
 from .orthogonal import (
     MUON_COEFFICIENTS,
@@ -23,6 +31,10 @@ from .orthogonal import (
 )
 
 __all__ = ["Muon", "muon_groups"]
+
+# what is kept of a parameter: by Muon, and by AdamW
+_BUFFER = dict.fromkeys(["momentum_buffer"])
+_ADAM = dict.fromkeys(["exp_avg", "exp_avg_sq", "step"])
 
 
 class Muon(CheckedOptimizer):
@@ -55,7 +67,8 @@ class Muon(CheckedOptimizer):
     Convention:
         Defaults are those of ``torch.optim.Muon``. With ``fallback="others"`` one learning rate serves two
         rules: choose ``adjust_lr="match_rms_adamw"``. Embeddings and the output layer are matrices too, but no
-        maps between hidden layers: AdamW is usual for them. State: ``momentum_buffer``, or AdamW's.
+        maps between hidden layers: AdamW is usual for them. State: ``momentum_buffer``, or AdamW's; a parameter
+        whose group changes its ``fallback`` begins anew. In float16 take an ``eps`` of 1e-7 or more: less is 0.
 
     Source:
         Jordan et al. (2024).
@@ -106,26 +119,16 @@ class Muon(CheckedOptimizer):
         given = locals()
         super().__init__(params, {name: given[name] for name in self.CHECKS})
 
-    def add_param_group(self, param_group: ParameterGroup) -> None:
-        """Add parameters with settings of their own; the dictionary itself is left as it is.
+    def _require_parameter(self, name: str, parameter: Tensor, settings: Mapping[str, Any]) -> None:
+        super()._require_parameter(name, parameter, settings)
+        if settings["fallback"] == "refuse" and parameter.ndim != 2:
+            raise ValueError(
+                f"{name} must be matrices where fallback is 'refuse', got shape {tuple(parameter.shape)}: "
+                "put it into a group with fallback='all', or see muon_groups"
+            )
 
-        Raises:
-            ValueError: as at construction.
-            TypeError: as at construction.
-        """
-        require_type("param_group", param_group, dict)
-        given = param_group["params"]
-        group = {**param_group, "params": given if isinstance(given, (Tensor, set)) else list(given)}
-        if group.get("fallback", self.defaults["fallback"]) == "refuse":
-            for member in [given] if isinstance(given, Tensor) else group["params"]:
-                tensor = member[1] if isinstance(member, tuple) else member
-                if isinstance(tensor, Tensor) and tensor.ndim != 2:
-                    name = f" of {member[0]}" if isinstance(member, tuple) else ""
-                    raise ValueError(
-                        f"params must be matrices where fallback is 'refuse', got shape {tuple(tensor.shape)}{name}: "
-                        "put it into a group with fallback='all', or see muon_groups"
-                    )
-        super().add_param_group(group)
+    def _state_forms(self, parameter: Tensor) -> Sequence[StateForm]:
+        return [dict.fromkeys(_BUFFER, parameter.shape), {**dict.fromkeys(_ADAM, parameter.shape), "step": ()}]
 
     def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         lr = group["lr"]
@@ -138,7 +141,7 @@ class Muon(CheckedOptimizer):
                 update(group, lr, [parameters[i] for i in some], [gradients[i] for i in some])
 
     def _move_matrices(self, group: ParameterGroup, lr: Any, matrices: list[Tensor], gradients: list[Tensor]) -> None:
-        buffers = [_kept(self.state[matrix], matrix)["momentum_buffer"] for matrix in matrices]
+        buffers = [_kept(self.state[matrix], matrix, _BUFFER)["momentum_buffer"] for matrix in matrices]
         settings = {name: group[name] for name in ("num_steps", "coefficients", "dtype", "gram")}
         momentum, nesterov, decay = group["momentum"], group["nesterov"], group["weight_decay"]
         if group["foreach"] is False:
@@ -149,20 +152,21 @@ class Muon(CheckedOptimizer):
             return
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         directions = list(torch._foreach_lerp(gradients, buffers, momentum)) if nesterov else buffers
-        alike: dict[torch.Size, list[int]] = {}
+        by_shape: dict[torch.Size, list[int]] = {}
         for i, matrix in enumerate(matrices):
-            alike.setdefault(matrix.shape, []).append(i)
+            by_shape.setdefault(matrix.shape, []).append(i)
         if decay != 0:
             torch._foreach_mul_(matrices, 1 - lr * decay)
-        for shape, places in alike.items():
-            stacked = torch.stack([directions[i] for i in places]) if len(places) > 1 else directions[places[0]][None]
-            updates = newton_schulz(stacked, **settings)
+        for shape, places in by_shape.items():
+            some = [directions[i] for i in places]
+            is_batch = len(some) > 1  # one alone is no batch of one, whose products round otherwise
+            updates = newton_schulz(torch.stack(some) if is_batch else some[0], **settings)
             torch._foreach_mul_([updates], lr * muon_scale(shape, group["adjust_lr"]))
-            torch._foreach_sub_([matrices[i] for i in places], list(updates.unbind()))
+            torch._foreach_sub_([matrices[i] for i in places], list(updates.unbind()) if is_batch else [updates])
 
     def _move_others(self, group: ParameterGroup, lr: Any, others: list[Tensor], gradients: list[Tensor]) -> None:
-        states = [_kept(self.state[other], other, adam=True) for other in others]
-        firsts, seconds, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+        states = [_kept(self.state[other], other, _ADAM) for other in others]
+        firsts, seconds, steps = ([state[name] for state in states] for name in _ADAM)
         (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
         if group["foreach"] is False:
             for other, gradient, first, second, step in zip(others, gradients, firsts, seconds, steps, strict=True):
@@ -171,8 +175,7 @@ class Muon(CheckedOptimizer):
                 new = adam_step(other, gradient, first, second, weight_decay=decay, **form)
                 torch._foreach_copy_([other, first, second], list(new))
             return
-        on_cpu = others[0].device.type == "cpu" and not torch.compiler.is_compiling()
-        plain = on_cpu and all(map(Tensor.is_contiguous, [*others, *gradients, *firsts, *seconds]))
+        is_plain = alike(others, gradients, firsts, seconds)
         adamw(
             others,
             gradients,
@@ -180,8 +183,9 @@ class Muon(CheckedOptimizer):
             seconds,
             [],
             steps,
-            fused=plain,  # the kernels read memory in order
-            foreach=not plain,
+            fused=is_plain,
+            foreach=not is_plain,
+            capturable=torch.compiler.is_compiling(),  # the count is a tensor then, also in the arithmetic
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
@@ -216,15 +220,18 @@ def muon_groups(
         >>> [[tuple(parameter.shape) for _, parameter in group["params"]] for group in groups]
         [[(4, 4)], [(9, 4), (4,), (9, 4), (9,)]]
     """
-    places = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_modules() if name}
+    # a tied parameter has several names, and is what any of them says
+    named = list(model.named_parameters(remove_duplicate=False))
+    places = {name for name, _ in named} | {name for name, _ in model.named_modules(remove_duplicate=False) if name}
     for name in fallback:
         require_one_of("name in fallback", name, sorted(places))
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables = (module for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag)))
+    others = {id(module.weight) for module in tables}
+    others |= {id(p) for name, p in named if any(name == other or name.startswith(f"{other}.") for other in fallback)}
     members: dict[str, list[tuple[str, Tensor]]] = {"refuse": [], "all": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            named = any(name == other or name.startswith(f"{other}.") for other in fallback)
-            is_hidden = parameter.ndim == 2 and id(parameter) not in embeddings and not named
+            is_hidden = parameter.ndim == 2 and id(parameter) not in others
             members["refuse" if is_hidden else "all"].append((name, parameter))
     groups = [
         {"params": params, "lr": rate, "fallback": kind, **settings}
@@ -236,12 +243,10 @@ def muon_groups(
     return groups
 
 
-def _kept(state: dict[str, Any], parameter: Tensor, *, adam: bool = False) -> dict[str, Any]:
-    """Return a parameter's state, made of zeros where it has not moved yet."""
-    if not adam:
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-    elif "exp_avg" not in state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+def _kept(state: dict[str, Any], parameter: Tensor, names: Mapping[str, None]) -> dict[str, Any]:
+    """Return a parameter's state, made of zeros where it has not moved yet, or has by the other rule."""
+    if state.keys() != names.keys():
+        state.clear()
+        for name in names:
+            state[name] = torch.zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(parameter)
     return state

@@ -6,7 +6,7 @@ Chapter: ``optimizers/schedules``.
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_integer, require_non_negative, require_same_shape
+from nnopt.checks import require_finite, require_integer, require_non_negative, require_same_shape
 from nnopt.types import Schedule
 
 __all__ = ["expected_loss"]
@@ -51,12 +51,15 @@ def expected_loss(
     for name, value in (("curvatures", curvatures), ("noise", noise)):
         if not bool((value >= 0).all()):
             raise ValueError(f"{name} must be >= 0, got {value!r}")
+    require_finite("start", start)
     require_non_negative("lr", lr)
     require_integer("total_steps", total_steps, minimum=0)
     squares = start.square()
     losses = [(curvatures * squares).sum() / 2]
     for step in range(total_steps):
-        rate = lr * schedule(step)
+        multiplier = schedule(step)
+        require_non_negative(f"schedule({step})", multiplier)
+        rate = lr * multiplier
         squares = (1 - rate * curvatures).square() * squares + rate**2 * noise
         losses.append((curvatures * squares).sum() / 2)
     return torch.stack(losses)

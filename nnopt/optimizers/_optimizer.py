@@ -1,20 +1,24 @@
 """What every optimizer class of this room does the same way: settings, groups, checkpoints and the order of a step."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_one_of, require_type
+from nnopt.checks import require_integer, require_non_negative, require_one_of, require_shape, require_type
 
-__all__ = ["CheckedOptimizer", "ParameterGroup", "Parameters"]
+__all__ = ["CheckedOptimizer", "ParameterGroup", "Parameters", "StateForm"]
 
 Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 """Tensors, pairs of a name and a tensor, or groups: dictionaries with ``params`` and settings of their own."""
 
 ParameterGroup: TypeAlias = dict[str, Any]
 """One of ``optimizer.param_groups``."""
+
+StateForm: TypeAlias = Mapping[str, tuple[int, ...] | Callable[[str, Any], None]]
+"""Name of a state -> the shape of a tensor, or a check of a number."""
 
 # what torch adds to a group, beside the settings: names of parameters; a scheduler's mark to start again from
 _OTHER_KEYS = {"params", "param_names", "initial_lr"}
@@ -23,9 +27,11 @@ _OTHER_KEYS = {"params", "param_names", "initial_lr"}
 class CheckedOptimizer(torch.optim.Optimizer):
     """An optimizer that refuses what it does not know before it changes anything.
 
-    A class names its settings with a check for each in ``CHECKS`` and writes ``_update``. It need not think of
-    unknown keys in a group, of values out of range at construction, in ``add_param_group`` or in a checkpoint, of
-    sparse and complex tensors, of ``maximize``, of closures, or of a learning rate shared by two optimizers.
+    A class names its settings with a check for each in ``CHECKS``, says in ``_state_forms`` what it remembers of a
+    parameter, and writes ``_update``. It need not think of unknown keys in a group, of values out of range at
+    construction, in ``add_param_group``, in a checkpoint or, for ``lr``, at a step, of checkpoints of another rule or
+    of other shapes, of sparse and complex tensors, of ``maximize``, of closures, of autograd's version counters, or
+    of a learning rate shared by two optimizers.
 
     Args:
         params: see :data:`Parameters`.
@@ -50,15 +56,21 @@ class CheckedOptimizer(torch.optim.Optimizer):
             TypeError: as at construction.
         """
         require_type("param_group", param_group, dict)
+        if "params" not in param_group:
+            raise ValueError(f"param_group must have params, got {sorted(param_group)}")
         given = param_group["params"]
         # a list, since a generator can be read only once; a set is left to torch, which refuses it
         group = {**param_group, "params": given if isinstance(given, (Tensor, set)) else list(given)}
         for name in group:
             require_one_of("key of a parameter group", name, [*self.CHECKS, *sorted(_OTHER_KEYS)])
         self._require_settings({**self.defaults, **group})
-        members = [group["params"]] if isinstance(given, Tensor) else group["params"]
-        tensors = [member[1] if isinstance(member, tuple) else member for member in members]
-        require_real(tensors)
+        members = [given] if isinstance(given, Tensor) else group["params"]
+        tensors = []
+        for member in members:
+            name, tensor = member if isinstance(member, tuple) else ("", member)
+            tensors.append(tensor)
+            if isinstance(tensor, Tensor):  # what is none is left to torch
+                self._require_parameter(f"params {name}".rstrip(), tensor, {**self.defaults, **group})
         if len(tensors) != len({id(tensor) for tensor in tensors}):
             raise ValueError("params must not repeat a parameter in one group")
         for name, default in self.defaults.items():
@@ -68,11 +80,14 @@ class CheckedOptimizer(torch.optim.Optimizer):
         super().add_param_group(group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a copy or a checkpoint, with the same checks as at construction."""
+        """Take the state of a copy or a checkpoint, with the same checks as at construction, or change nothing."""
         for group in state["param_groups"]:
             require_setting_names(group, self.CHECKS)
             self._require_settings(group)
+            for parameter in group["params"]:
+                self._require_state(parameter, state["state"].get(parameter))
         super().__setstate__(state)
+        self.defaults = {name: self.defaults[name] for name in self.CHECKS}  # torch adds one that we do not know
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -92,14 +107,23 @@ class CheckedOptimizer(torch.optim.Optimizer):
 
         Raises:
             TypeError: a gradient is sparse or of another dtype than its parameter; nothing was changed.
+            ValueError: the learning rate of a group is negative, NaN or infinite by now; nothing was changed.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # every gradient is looked at before the first parameter moves
+        # every rate and every gradient is looked at before the first parameter moves
+        is_compiling = torch.compiler.is_compiling()
+        for group in self.param_groups:
+            lr = group["lr"]
+            is_elsewhere = is_compiling or (isinstance(lr, Tensor) and lr.device.type != "cpu")
+            if not (is_elsewhere or (type(lr) is float and 0.0 <= lr < math.inf)):
+                require_non_negative("lr", lr)
         ready = [(group, *kind) for group in self.param_groups for kind in _with_gradients(group["params"])]
         for group, parameters, gradients in ready:
+            if not is_compiling:  # fused kernels do not tell autograd what they have written into
+                torch.autograd.graph.increment_version(parameters)
             ascent = group["maximize"]
             self._update(group, parameters, list(torch._foreach_neg(gradients)) if ascent else gradients)
         return loss
@@ -108,9 +132,33 @@ class CheckedOptimizer(torch.optim.Optimizer):
         """Move parameters of one group, one device and one dtype; the gradients must stay as they are."""
         raise NotImplementedError
 
+    def _state_forms(self, parameter: Tensor) -> Sequence[StateForm]:
+        """Return what may be remembered of a parameter that has moved: one of these forms, whole."""
+        raise NotImplementedError
+
+    def _require_parameter(self, name: str, parameter: Tensor, settings: Mapping[str, Any]) -> None:
+        """Refuse a parameter that the rule cannot move with these settings."""
+        require_real([parameter])
+
     def _require_settings(self, settings: Mapping[str, Any]) -> None:
         for name, check in self.CHECKS.items():
             check(name, settings[name])
+
+    def _require_state(self, parameter: Tensor, state: Mapping[str, Any] | None) -> None:
+        """Refuse what another rule, or a parameter of another shape, has left."""
+        if not state:
+            return
+        forms = self._state_forms(parameter)
+        known = [form for form in forms if form.keys() == state.keys()]
+        if not known:
+            names = " or ".join(", ".join(form) for form in forms)
+            raise ValueError(f"state of a parameter must be {names}, got {', '.join(map(str, state))}")
+        for name, wanted in known[0].items():
+            if callable(wanted):
+                wanted(name, state[name])
+            else:
+                require_type(name, state[name], Tensor)
+                require_shape(name, state[name], tuple(wanted))
 
 
 def _with_gradients(parameters: list[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
@@ -129,10 +177,10 @@ def _with_gradients(parameters: list[Tensor]) -> list[tuple[list[Tensor], list[T
     dtypes = [gradient.dtype for gradient in gradients]
     if [parameter.dtype for parameter in with_gradient] != dtypes:
         raise TypeError(f"gradients must have the dtype of their parameters, got {sorted(map(str, set(dtypes)))}")
-    devices = [gradient.device for gradient in gradients]
+    devices = list(map(Tensor.get_device, gradients))
     if dtypes.count(dtypes[0]) == devices.count(devices[0]) == len(gradients):
         return [(with_gradient, gradients)]
-    apart: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    apart: dict[tuple[int, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
     for parameter, gradient, device, dtype in zip(with_gradient, gradients, devices, dtypes, strict=True):
         members = apart.setdefault((device, dtype), ([], []))
         members[0].append(parameter)
@@ -152,6 +200,11 @@ def require_setting_names(group: ParameterGroup, names: Iterable[str]) -> None:
     missing = [name for name in names if name not in group]
     if missing:
         raise ValueError(f"checkpoint must have the setting {missing[0]!r}, got {sorted(group)}")
+
+
+def require_count(name: str, value: object) -> None:
+    """Refuse what is no number of steps."""
+    require_integer(name, value, minimum=0)
 
 
 def require_flag(name: str, value: object) -> None:

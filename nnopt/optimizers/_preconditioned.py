@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_integer
+from nnopt.checks import require_integer, require_non_negative
 
-from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
+from ._checks import require_at_least_zero, require_betas, require_coefficient, require_range, require_shapes
 from .adaptive import decayed, moments
-from .descent import gradient_step
 from .orthogonal import eigenvectors_of
 
 __all__ = ["shampoo_step", "soap_step"]
@@ -58,7 +57,8 @@ def shampoo_step(
 
     Raises:
         ValueError: shapes do not fit, or a number is out of range or NaN.
-        TypeError: ``step`` or ``precondition_every`` is not an integer.
+        TypeError: ``step`` or ``precondition_every`` is not an integer, tensors are not real or of different dtypes,
+            or they are float16, in which sums of squares overflow.
 
     Convention:
         As ``pytorch_optimizer.Shampoo``; but that one moves nothing before the first multiple of its interval.
@@ -73,13 +73,14 @@ def shampoo_step(
                 [ 0.0000, -0.5000]])
     """
     _require(parameter, gradient, step=step, lr=lr, eps=eps, weight_decay=weight_decay, every=precondition_every)
+    require_non_negative("eps", eps)
     states = (left, right, left_root, right_root)
     shrunk, _ = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
     if parameter.numel() == 0:
         return (shrunk.clone(), *(state.clone() for state in states))
     if parameter.ndim - int(copies) < 2:
         total = (left if step > 1 else torch.full_like(parameter, eps)) + gradient.square()
-        return gradient_step(shrunk, gradient * total.clamp(min=_tiny(total)).rsqrt(), lr=lr), total, *states[1:]
+        return shrunk - lr * (gradient * total.clamp(min=_tiny(total)).rsqrt()), total, *states[1:]
     matrix = _as_matrix(gradient, copies)
     exact = matrix.to(_precise(matrix))
     squares = exact @ exact.mT, exact.mT @ exact
@@ -92,7 +93,7 @@ def shampoo_step(
         left_root, right_root = _inverse_fourth_root(left, eps), _inverse_fourth_root(right, eps)
     update = (left_root.to(exact) @ exact @ right_root.to(exact)).to(parameter).view_as(parameter)
     states = left, right, left_root, right_root
-    return gradient_step(shrunk, update, lr=lr), *(state.to(parameter.dtype) for state in states)
+    return shrunk - lr * update, *(state.to(parameter.dtype) for state in states)
 
 
 def soap_step(
@@ -150,7 +151,8 @@ def soap_step(
 
     Raises:
         ValueError: shapes do not fit, or a number is out of range or NaN.
-        TypeError: ``step`` or ``precondition_every`` is not an integer.
+        TypeError: ``step`` or ``precondition_every`` is not an integer, tensors are not real or of different dtypes,
+            or they are float16, in which sums of squares overflow.
 
     Convention:
         As the authors' code and ``pytorch_optimizer.SOAP``: a first step that does not move, ε before bias
@@ -168,9 +170,9 @@ def soap_step(
     """
     _require(parameter, gradient, step=step, lr=lr, eps=eps, weight_decay=weight_decay, every=precondition_every)
     require_shapes(parameter, first=first, second=second)
-    require_betas(betas)
+    require_betas(betas, parameter)
     memory = betas[1] if memory is None else memory
-    require_coefficient("memory", memory)
+    require_coefficient("memory", memory, parameter)
     memory = _as_matrix(memory, copies) if isinstance(memory, Tensor) and memory.ndim > 1 else memory
     states = (left, right, left_basis, right_basis)
     shrunk, _ = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
@@ -179,7 +181,7 @@ def soap_step(
     if parameter.ndim - int(copies) < 2:
         first, second = moments(gradient, first, second, betas)
         update = _correction(betas, step) * first / (second.sqrt() + eps)
-        return gradient_step(shrunk, update, lr=lr), first, second, *states
+        return shrunk - lr * update, first, second, *states
     matrix = _as_matrix(gradient, copies)
     exact = matrix.to(_precise(matrix))
     if step == 1:
@@ -204,7 +206,7 @@ def soap_step(
         rows = rows.gather(-2, places[..., :, None].expand_as(rows))
         second = rows.gather(-1, others[..., None, :].expand_as(rows)).view_as(parameter)
     states = left, right, lefts, rights
-    return gradient_step(shrunk, update, lr=lr), first, second, *(state.to(parameter.dtype) for state in states)
+    return shrunk - lr * update, first, second, *(state.to(parameter.dtype) for state in states)
 
 
 def _require(
@@ -217,10 +219,11 @@ def _require(
     weight_decay: float | Tensor,
     every: int,
 ) -> None:
+    require_range("parameter", parameter)
     require_shapes(parameter, gradient=gradient)
     require_integer("step", step, minimum=1)
     require_integer("precondition_every", every, minimum=1)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+    require_at_least_zero(parameter, lr=lr, eps=eps, weight_decay=weight_decay)
 
 
 def _require_states(matrix: Tensor, *, left: Tensor, right: Tensor, left_root: Tensor, right_root: Tensor) -> None:

@@ -1,19 +1,28 @@
 """The class of schedule-free AdamW, equal to :func:`nnopt.optimizers.schedule_free_adamw_step`."""
 
-import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from nnopt.checks import require_non_negative, require_type
 
 from ._checks import require_betas
 from ._fused import alike, descend
-from ._optimizer import CheckedOptimizer, ParameterGroup, Parameters, require_flag, require_optional_flag
+from ._guard import guard_model
+from ._optimizer import (
+    CheckedOptimizer,
+    ParameterGroup,
+    Parameters,
+    StateForm,
+    require_count,
+    require_flag,
+    require_optional_flag,
+)
 from .averaging import averaged_weights, schedule_free_adamw_step
 
 __all__ = ["ScheduleFreeAdamW"]
@@ -36,7 +45,8 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         foreach: True updates many tensors in one call, False one by one by the pure step, None as fast as it can:
             on a CPU with torch's fused kernels, whose steps differ from the others' by rounding.
         guard: the model of these parameters. From now on it refuses to run in evaluation mode outside
-            ``averaged()``, so that nobody measures y in place of x unawares. Copies of it are free.
+            ``averaged()``, so that nobody measures y in place of x unawares. Copies of it are free, and a later
+            optimizer of the same parameters takes the guard over.
 
     Raises:
         ValueError: a setting is out of range or NaN, a group has an unknown key, a parameter repeats.
@@ -45,7 +55,8 @@ class ScheduleFreeAdamW(CheckedOptimizer):
     Convention:
         As ``schedulefree.AdamWScheduleFree`` while the rate does not fall. State: two tensors in the parameter's
         dtype, ``gap`` = y − x and ``exp_avg_sq``, as many as Adam's, and two numbers, for each parameter: one
-        that joins later has its own count.
+        that joins later has its own count. Inside ``torch.compile`` the update runs as it is. In float16 an ε below
+        1e-7 is 0, and a gradient of zero then gives NaN, as with ``torch.optim.AdamW`` where it is not fused.
 
     Source:
         Defazio et al. (2024), algorithm 1.
@@ -84,7 +95,7 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "maximize": maximize, "foreach": foreach})
         if guard is not None:
-            guard.register_forward_pre_hook(_Guard(guard, self))
+            guard_model(guard, self)
 
     @contextmanager
     @torch.no_grad()
@@ -99,13 +110,13 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         """
         self._require_training("averaged() again")
         kept: list[tuple[Tensor, Tensor]] = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if "gap" in self.state.get(parameter, {}):
-                    kept.append((parameter, parameter.clone()))
-                    parameter.copy_(averaged_weights(parameter, self.state[parameter]["gap"]))
-        self._is_averaged = True
         try:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if "gap" in self.state.get(parameter, {}):
+                        kept.append((parameter, parameter.clone()))
+                        parameter.copy_(averaged_weights(parameter, self.state[parameter]["gap"]))
+            self._is_averaged = True
             with torch.enable_grad():
                 yield
         finally:
@@ -151,21 +162,26 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         if self._is_averaged:
             raise RuntimeError(f"{what} must be outside averaged(), where the parameters are those of training")
 
+    def _state_forms(self, parameter: Tensor) -> Sequence[StateForm]:
+        numbers = {"step": require_count, "weight_sum": require_non_negative}
+        return [{**numbers, "gap": parameter.shape, "exp_avg_sq": parameter.shape}]
+
+    @_disable_dynamo  # the counts are numbers: compiled, it would be compiled anew at every step
     def _update(self, group: ParameterGroup, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        # parameters that joined later are at another step: almost always there is one lot
-        lots: dict[tuple[int, float], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        # parameters that joined later are at another step: almost always there is one age
+        ages: dict[tuple[int, float], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             state = self.state[parameter]
             if not state:
                 state["step"], state["weight_sum"] = 0, 0.0
                 state["gap"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            lot = lots[state["step"], state["weight_sum"]]
-            lot[0].append(parameter)
-            lot[1].append(gradient)
-        for (step, weight_sum), (some, their_gradients) in lots.items():
-            self._update_lot(group, step + 1, weight_sum, some, their_gradients)
+            equals = ages[state["step"], state["weight_sum"]]
+            equals[0].append(parameter)
+            equals[1].append(gradient)
+        for (step, weight_sum), (some, their_gradients) in ages.items():
+            self._update_equals(group, step + 1, weight_sum, some, their_gradients)
 
-    def _update_lot(
+    def _update_equals(
         self,
         group: ParameterGroup,
         step: int,
@@ -178,9 +194,10 @@ class ScheduleFreeAdamW(CheckedOptimizer):
         seconds: list[Tensor] = [state["exp_avg_sq"] for state in states]
         lr, (beta1, beta2), eps, decay = float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]
         total = weight_sum + lr * lr
-        for state in states:
-            state["step"], state["weight_sum"] = step, total
-        if group["foreach"] is False and lr > 0:
+        if lr == 0 or total == 0:  # nothing moves, not even by rounding; the square of a rate may be too small
+            torch._foreach_mul_(seconds, beta2)
+            torch._foreach_addcmul_(seconds, gradients, gradients, value=1 - beta2)
+        elif group["foreach"] is False:
             for parameter, gradient, gap, second in zip(parameters, gradients, gaps, seconds, strict=True):
                 before = torch.tensor(weight_sum, dtype=torch.float64, device=parameter.device)
                 y, new_gap, _, new_second = schedule_free_adamw_step(
@@ -188,19 +205,15 @@ class ScheduleFreeAdamW(CheckedOptimizer):
                     step=step, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay,
                 )  # fmt: skip
                 torch._foreach_copy_([parameter, gap, second], [y, new_gap, new_second])
-            return
-        if lr == 0:  # nothing moves, not even by rounding
-            torch._foreach_mul_(seconds, beta2)
-            torch._foreach_addcmul_(seconds, gradients, gradients, value=1 - beta2)
-            return
-        share, rate = lr * lr / total, (1 - beta1) * lr
-        step_of = (
-            _advance_fused if group["foreach"] is None and alike(parameters, gradients, gaps, seconds) else _advance
-        )
-        step_of(
-            parameters, gradients, gaps, seconds, step=step, rate=rate, beta2=beta2, eps=eps, decay=decay,
-            pull=share / (1 - beta1) + 1 - share, shrink=1 - share,
-        )  # fmt: skip
+        else:
+            share = lr * lr / total
+            numbers = {"step": step, "rate": (1 - beta1) * lr, "beta2": beta2, "eps": eps, "decay": decay}
+            numbers |= {"pull": share / (1 - beta1) + 1 - share, "shrink": 1 - share}
+            is_fused = group["foreach"] is None and alike(parameters, gradients, gaps, seconds)
+            advance = _advance_fused if is_fused else _advance
+            advance(parameters, gradients, gaps, seconds, **numbers)
+        for state in states:
+            state["step"], state["weight_sum"] = step, total
 
 
 # Both passes leave x in the parameters, add up (1−β)(z − x) with the new z in the gaps, and go on to the new y:
@@ -272,22 +285,3 @@ def _advance_fused(
         descend(gaps, parameters, lr=rate * decay, decay=0.0, ascent=False)
     descend(parameters, gaps, lr=-pull, decay=0.0, ascent=False)
     descend(gaps, gaps, lr=1 - shrink, decay=0.0, ascent=False)
-
-
-class _Guard:
-    """Refuses the evaluation of one model, not of its copies, while its parameters are those of training."""
-
-    def __init__(self, model: nn.Module | None, optimizer: ScheduleFreeAdamW | None) -> None:
-        self._model = None if model is None else weakref.ref(model)
-        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
-
-    def __call__(self, module: nn.Module, inputs: object) -> None:
-        optimizer = None if self._optimizer is None else self._optimizer()
-        is_mine = self._model is not None and self._model() is module
-        if optimizer is not None and is_mine and not module.training and not optimizer._is_averaged:
-            raise RuntimeError(
-                "evaluation must be inside `with optimizer.averaged():`, got weights of schedule-free training"
-            )
-
-    def __reduce__(self) -> tuple[type["_Guard"], tuple[None, None]]:
-        return _Guard, (None, None)

@@ -18,7 +18,7 @@ class SharpnessAware(torch.optim.Optimizer):
     """Sharpness-aware minimization (SAM): a base optimizer steps with the gradient of the worst point nearby.
 
     Every step computes two gradients, so a run costs twice as much. The base optimizer is not changed: groups,
-    state, checkpoints and schedules are the base's own.
+    state, checkpoints, schedules and, of a schedule-free one, ``averaged()`` are the base's own.
 
     Args:
         base: makes the step; any optimizer of torch or of this room whose ``step`` needs no closure.
@@ -68,6 +68,7 @@ class SharpnessAware(torch.optim.Optimizer):
     param_groups = property(lambda self: self.base.param_groups)
     state = property(lambda self: self.base.state)
     defaults = property(lambda self: self.base.defaults)
+    averaged = property(lambda self: self.base.averaged)  # only of a schedule-free base
 
     def add_param_group(self, param_group: ParameterGroup) -> None:
         """Add parameters to the base optimizer."""

@@ -1,13 +1,13 @@
 """Parameters as one vector, and derivatives of a loss or of residuals in its coordinates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_non_empty
+from nnopt.checks import require_non_empty, require_type
 
-__all__ = ["cut", "flat", "jacobian", "loss_gradient", "moved", "require_leaves", "rows_of"]
+__all__ = ["curvature_product", "cut", "finite_loss", "flat", "jacobian", "leaves", "loss_gradient", "moved", "rows_of"]
 
 
 def flat(pieces: Sequence[Tensor]) -> Tensor:
@@ -21,25 +21,44 @@ def cut(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
-def require_leaves(parameters: Sequence[Tensor]) -> None:
-    """Refuse no parameters, or ones that no gradient can be asked for."""
-    require_non_empty("parameters", parameters)
-    for place, parameter in enumerate(parameters):
+def leaves(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the parameters in a list, or refuse none at all, and ones that no gradient can be asked for."""
+    found = list(parameters)
+    require_non_empty("parameters", found)
+    for place, parameter in enumerate(found):
+        require_type(f"parameters[{place}]", parameter, Tensor)
         if not parameter.requires_grad:
             raise ValueError(f"parameters[{place}] must require gradients, got a tensor that does not")
+        if not parameter.is_leaf:
+            raise ValueError(f"parameters[{place}] must be a leaf, got what {parameter.grad_fn} computed")
         if not parameter.is_floating_point():
             raise TypeError(f"parameters[{place}] must be real, got {parameter.dtype}")
+    if len({id(parameter) for parameter in found}) < len(found):
+        raise ValueError("parameters must not repeat a tensor")
+    return found
 
 
-def loss_gradient(loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """Return the gradient of a finite 0-d loss as one vector that can be differentiated again."""
-    require_leaves(parameters)
+def finite_loss(loss_fn: Callable[[], Tensor]) -> Tensor:
+    """Return the loss, or refuse what is no finite number."""
     loss = loss_fn()
     if loss.dim() != 0:
         raise ValueError(f"loss must be a single number, got shape {tuple(loss.shape)}")
     if not torch.isfinite(loss):
         raise ValueError(f"loss must be finite, got {loss.item()}")
-    return flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
+    return loss
+
+
+def loss_gradient(loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Tensor:
+    """Return the gradient of a finite 0-d loss as one vector that can be differentiated again."""
+    return flat(torch.autograd.grad(finite_loss(loss_fn), parameters, create_graph=True, materialize_grads=True))
+
+
+def curvature_product(gradient: Tensor, parameters: Sequence[Tensor], vector: Tensor) -> Tensor:
+    """Return the Hessian times a vector, from the gradient as one vector."""
+    if not gradient.requires_grad:  # a linear loss has no curvature
+        return torch.zeros_like(vector)
+    pieces = torch.autograd.grad(gradient, parameters, vector, retain_graph=True, materialize_grads=True)
+    return flat(pieces)
 
 
 def rows_of(outputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -58,7 +77,6 @@ def rows_of(outputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
 def jacobian(residual_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the residuals (m,) and their Jacobian (m, n)."""
-    require_leaves(parameters)
     with torch.enable_grad():
         residuals = residual_fn().reshape(-1)
     require_non_empty("residuals", residuals)

@@ -9,7 +9,6 @@ from torch import Tensor
 from nnopt.checks import require_integer
 
 from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
-from .descent import gradient_step
 
 __all__ = ["adagrad_step", "adam_step", "lion_step", "rmsprop_step"]
 
@@ -40,6 +39,7 @@ def adagrad_step(
 
     Raises:
         ValueError: shapes differ, or a number is negative or NaN.
+        TypeError: tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.Adagrad``: ε outside the root, totals from zero. Others put ε inside, or start at 0.1.
@@ -52,10 +52,10 @@ def adagrad_step(
         (tensor([0.6000]), tensor([25.]))
     """
     require_shapes(parameter, gradient=gradient, total=total)
-    require_at_least_zero(eps=eps, weight_decay=weight_decay)
+    require_at_least_zero(parameter, lr=lr, eps=eps, weight_decay=weight_decay)
     gradient = gradient + weight_decay * parameter
     total = total + gradient.square()
-    return gradient_step(parameter, gradient / (total.sqrt() + eps), lr=lr), total
+    return parameter - lr * (gradient / (total.sqrt() + eps)), total
 
 
 def rmsprop_step(
@@ -88,6 +88,7 @@ def rmsprop_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
+        TypeError: tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.RMSprop`` without momentum: ε outside the root, and no bias correction, so that the
@@ -101,11 +102,11 @@ def rmsprop_step(
         (tensor([0.]), tensor([4.]))
     """
     require_shapes(parameter, gradient=gradient, second=second)
-    require_coefficient("beta", beta)
-    require_at_least_zero(eps=eps, weight_decay=weight_decay)
+    require_coefficient("beta", beta, parameter)
+    require_at_least_zero(parameter, lr=lr, eps=eps, weight_decay=weight_decay)
     gradient = gradient + weight_decay * parameter
     second = beta * second + (1 - beta) * gradient.square()
-    return gradient_step(parameter, gradient / (second.sqrt() + eps), lr=lr), second
+    return parameter - lr * (gradient / (second.sqrt() + eps)), second
 
 
 def adam_step(
@@ -145,7 +146,7 @@ def adam_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.Adam`` and ``AdamW``: ε is added *after* bias correction (Algorithm 1 of the paper). The
@@ -164,7 +165,7 @@ def adam_step(
     beta1, beta2 = betas
     first, second = moments(gradient, first, second, betas)
     scale = (second / (1 - beta2**step)).sqrt() + eps
-    return gradient_step(parameter, first / (1 - beta1**step) / scale, lr=lr), first, second
+    return parameter - lr * (first / (1 - beta1**step) / scale), first, second
 
 
 def lion_step(
@@ -195,6 +196,7 @@ def lion_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
+        TypeError: tensors are not real or of different dtypes.
 
     Convention:
         Every coordinate moves by η or not at all (where the average is exactly 0). That is a longer step than
@@ -208,11 +210,11 @@ def lion_step(
         tensor([-0.5000,  0.5000,  0.0000])
     """
     require_shapes(parameter, gradient=gradient, average=average)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, weight_decay=weight_decay)
+    require_betas(betas, parameter)
+    require_at_least_zero(parameter, lr=lr, weight_decay=weight_decay)
     parameter, gradient = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
     direction = torch.lerp(average, gradient, _weight(betas[0], average)).sign()
-    return gradient_step(parameter, direction, lr=lr), torch.lerp(average, gradient, _weight(betas[1], average))
+    return parameter - lr * direction, torch.lerp(average, gradient, _weight(betas[1], average))
 
 
 def require_adam(
@@ -230,8 +232,8 @@ def require_adam(
     """Refuse what no relative of Adam takes."""
     require_shapes(parameter, gradient=gradient, first=first, second=second)
     require_integer("step", step, minimum=1)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+    require_betas(betas, parameter)
+    require_at_least_zero(parameter, lr=lr, eps=eps, weight_decay=weight_decay)
 
 
 def moments(

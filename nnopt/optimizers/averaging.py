@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_integer, require_same_shape
+from nnopt.checks import require_dtype, require_integer, require_same_shape
 
-from ._checks import require_at_least_zero, require_betas, require_coefficient, require_shapes
+from ._checks import require_at_least_zero, require_betas, require_broadcast, require_coefficient, require_shapes
 
 __all__ = [
     "averaged_weights",
@@ -34,7 +34,7 @@ def ema_update(average: Tensor, value: Tensor, *, decay: float | Tensor, step: i
 
     Raises:
         ValueError: shapes differ, ``decay`` is not in [0, 1], or ``step`` is below 1.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or the average not floating point.
 
     Convention:
         As ``torch.optim.swa_utils.get_ema_avg_fn`` without ``step``, and as TensorFlow's
@@ -48,7 +48,8 @@ def ema_update(average: Tensor, value: Tensor, *, decay: float | Tensor, step: i
         tensor([1.5000])
     """
     require_same_shape("average", average, "value", value)
-    require_coefficient("decay", decay, open_end=False)
+    require_dtype("average", average, None)
+    require_coefficient("decay", decay, average, open_end=False)
     if step is not None:
         require_integer("step", step, minimum=1)
         shortest = (1 + step) / (10 + step)
@@ -71,7 +72,7 @@ def running_mean(mean: Tensor, value: Tensor, *, step: int) -> Tensor:
 
     Raises:
         ValueError: shapes differ, or ``step`` is below 1.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or the average not floating point.
 
     Source:
         Polyak and Juditsky (1992); Izmailov et al. (2018) for networks, as stochastic weight averaging (SWA).
@@ -81,6 +82,7 @@ def running_mean(mean: Tensor, value: Tensor, *, step: int) -> Tensor:
         tensor([2.])
     """
     require_same_shape("mean", mean, "value", value)
+    require_dtype("mean", mean, None)
     require_integer("step", step, minimum=1)
     return mean + (value - mean) / step
 
@@ -117,6 +119,7 @@ def schedule_free_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
+        TypeError: tensors are not real or of different dtypes.
 
     Convention:
         As ``schedulefree.SGDScheduleFree`` while the rate does not fall: with a falling one the package weights
@@ -133,9 +136,9 @@ def schedule_free_step(
         (tensor([-0.7500]), tensor([-0.5000]))
     """
     require_shapes(parameter, gradient=gradient, gap=gap)
-    _require_weight_sum(weight_sum, parameter)
-    require_coefficient("momentum", momentum)
-    require_at_least_zero(lr=lr, weight_decay=weight_decay)
+    require_broadcast("weight_sum", weight_sum, parameter)
+    require_coefficient("momentum", momentum, parameter)
+    require_at_least_zero(parameter, lr=lr, weight_decay=weight_decay)
     return _look_between(parameter, gradient + weight_decay * parameter, gap, weight_sum, lr=lr, beta=momentum)
 
 
@@ -175,7 +178,7 @@ def schedule_free_adamw_step(
 
     Raises:
         ValueError: shapes differ, or a number is out of range or NaN.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``schedulefree.AdamWScheduleFree`` while the rate does not fall. The paper corrects the bias of v in
@@ -190,10 +193,10 @@ def schedule_free_adamw_step(
         tensor([-0.5000,  0.5000])
     """
     require_shapes(parameter, gradient=gradient, gap=gap, second=second)
-    _require_weight_sum(weight_sum, parameter)
+    require_broadcast("weight_sum", weight_sum, parameter)
     require_integer("step", step, minimum=1)
-    require_betas(betas)
-    require_at_least_zero(lr=lr, eps=eps, weight_decay=weight_decay)
+    require_betas(betas, parameter)
+    require_at_least_zero(parameter, lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = betas
     second = beta2 * second + (1 - beta2) * gradient.square()
     direction = gradient / ((second / (1 - beta2**step)).sqrt() + eps) + weight_decay * parameter
@@ -213,6 +216,7 @@ def averaged_weights(parameter: Tensor, gap: Tensor, *others: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes differ.
+        TypeError: tensors are not real or of different dtypes.
 
     Example:
         >>> averaged_weights(torch.tensor([3.0]), torch.tensor([0.5]))
@@ -234,8 +238,3 @@ def _look_between(
     new_gap = (1 - share) * reach
     average = parameter - gap + share / (1 - beta) * reach
     return (average + new_gap).to(parameter), new_gap.to(gap), weight_sum
-
-
-def _require_weight_sum(weight_sum: Tensor, parameter: Tensor) -> None:
-    if torch.broadcast_shapes(weight_sum.shape, parameter.shape) != parameter.shape:
-        raise ValueError(f"weight_sum must broadcast to shape {tuple(parameter.shape)}, got {tuple(weight_sum.shape)}")

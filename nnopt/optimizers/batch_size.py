@@ -18,6 +18,7 @@ from nnopt.checks import (
     require_positive,
     require_same_shape,
     require_shape,
+    require_type,
 )
 from nnopt.types import Batch, LossFn
 
@@ -51,7 +52,7 @@ def gradient_noise_scale(
 
     Raises:
         ValueError: shapes differ, a length is negative, NaN or infinite, or a number is out of range.
-        TypeError: a batch size is not an integer.
+        TypeError: the lengths are no tensors, or a batch size is not an integer.
 
     Convention:
         The ratio of two means, never the mean of ratios, which is biased. Big batches that are a large part of
@@ -66,6 +67,8 @@ def gradient_noise_scale(
         >>> round(estimate, 3)
         16.0
     """
+    require_type("small_norms", small_norms, Tensor)
+    require_type("big_norms", big_norms, Tensor)
     require_same_shape("small_norms", small_norms, "big_norms", big_norms)
     require_shape("small_norms", small_norms, (small_norms.numel(),))
     if len(small_norms) < 2:
@@ -237,7 +240,8 @@ def accumulate(model: nn.Module, loss_fn: LossFn, batches: Iterable[Batch]) -> T
 
     Convention:
         Equal to the large batch up to rounding where each row's loss depends on that row alone: not with batch
-        normalization in training mode, which sees the parts.
+        normalization in training mode, which sees the parts. After an error in a later part the gradients of the
+        earlier ones are in ``p.grad``, as after several calls of ``backward``.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)

@@ -137,7 +137,8 @@ def interquartile_mean(
         the middle half.
 
     Raises:
-        ValueError: the shape is another, a score is NaN, or a number is out of range.
+        ValueError: the shape is another, a score is NaN, some are infinite and others minus infinite, or a number is
+            out of range.
         TypeError: an argument is of another kind.
 
     Convention:
@@ -158,6 +159,8 @@ def interquartile_mean(
         raise ValueError(f"scores must have the shape (tasks, runs >= 2), got {tuple(scores.shape)}")
     if bool(scores.isnan().any()):
         raise ValueError("scores must not be NaN: a run that failed is infinite")
+    if bool((scores == math.inf).any()) and bool((scores == -math.inf).any()):
+        raise ValueError("scores must be infinite for failed runs alone, got both infinity and minus infinity")
     require_type("generator", generator, torch.Generator)
     require_integer("num_resamples", num_resamples, minimum=100)
     if not 0.0 < confidence < 1.0:

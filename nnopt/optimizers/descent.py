@@ -1,11 +1,15 @@
 """Gradient descent and the edge of its stability. Chapter: ``optimizers/descent``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_fraction, require_integer, require_non_empty, require_positive, require_same_shape
+from nnopt.checks import require_fraction, require_integer, require_positive
+
+from ._checks import require_at_least_zero, require_shapes
+from ._vector import curvature_product, leaves, loss_gradient
 
 __all__ = ["gradient_step", "largest_curvature", "stability_limit"]
 
@@ -25,7 +29,8 @@ def gradient_step(parameter: Tensor, gradient: Tensor, *, lr: float | Tensor) ->
         The new parameter, same shape and dtype; the arguments are unchanged.
 
     Raises:
-        ValueError: the shapes differ, or ``lr`` is negative or NaN.
+        ValueError: the shapes differ, or ``lr`` is negative, NaN or infinite, or does not broadcast.
+        TypeError: tensors are not real or of different dtypes.
 
     Source:
         Cauchy (1847). Equal to ``torch.optim.SGD`` without momentum.
@@ -34,10 +39,8 @@ def gradient_step(parameter: Tensor, gradient: Tensor, *, lr: float | Tensor) ->
         >>> gradient_step(torch.tensor([1.0, 2.0]), torch.tensor([10.0, 0.0]), lr=0.1)
         tensor([0., 2.])
     """
-    require_same_shape("parameter", parameter, "gradient", gradient)
-    # one comparison serves numbers and tensors, and NaN fails it
-    if not (bool((lr >= 0).all()) if isinstance(lr, Tensor) else lr >= 0):
-        raise ValueError(f"lr must be >= 0, got {lr!r}")
+    require_shapes(parameter, gradient=gradient)
+    require_at_least_zero(parameter, lr=lr)
     return parameter - lr * gradient
 
 
@@ -71,7 +74,7 @@ def stability_limit(curvature: float, *, momentum: float = 0.0, nesterov: bool =
 
 def largest_curvature(
     loss_fn: Callable[[], Tensor],
-    parameters: Sequence[Tensor],
+    parameters: Iterable[Tensor],
     *,
     generator: torch.Generator,
     num_steps: int = 30,
@@ -92,31 +95,20 @@ def largest_curvature(
         The algebraically largest eigenvalue λmax, estimated from below.
 
     Raises:
-        ValueError: ``parameters`` is empty, ``num_steps`` is below 1, or the loss is not finite.
+        ValueError: there are no parameters, one is no leaf that requires gradients or comes twice, ``num_steps`` is
+            below 1, or the loss is no finite number.
+        TypeError: a parameter is complex, or ``num_steps`` no integer.
 
     Source:
         Lanczos (1950), with full reorthogonalization; Pearlmutter (1994) for the products.
     """
-    require_non_empty("parameters", parameters)
+    parameters = leaves(parameters)
     require_integer("num_steps", num_steps, minimum=1)
-    loss = loss_fn()
-    if not torch.isfinite(loss):
-        raise ValueError(f"loss must be finite, got {loss.item()}")
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-
-    def product(vector: Tensor) -> Tensor:
-        pieces = [
-            piece.view_as(gradient)
-            for piece, gradient in zip(vector.split([g.numel() for g in gradients]), gradients, strict=True)
-        ]
-        if not any(gradient.requires_grad for gradient in gradients):  # a linear loss has no curvature
-            return torch.zeros_like(vector)
-        products = torch.autograd.grad(gradients, parameters, pieces, retain_graph=True, materialize_grads=True)
-        return torch.cat([piece.reshape(-1) for piece in products])
-
-    size = sum(parameter.numel() for parameter in parameters)
+    gradient = loss_gradient(loss_fn, parameters)
+    size = gradient.numel()
     start = torch.randn(size, generator=generator, dtype=torch.float64)
-    return _lanczos(product, start.to(gradients[0]), min(num_steps, size))
+    product = partial(curvature_product, gradient, parameters)
+    return _lanczos(product, start.to(gradient), min(num_steps, size))
 
 
 def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -> float:

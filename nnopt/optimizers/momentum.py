@@ -8,10 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from nnopt.checks import require_fraction, require_integer, require_non_negative, require_positive, require_same_shape
+from nnopt.checks import require_fraction, require_integer, require_non_negative, require_positive
 
-from ._checks import require_coefficient
-from .descent import gradient_step
+from ._checks import require_at_least_zero, require_coefficient, require_shapes
 
 __all__ = ["critical_momentum", "momentum_rate", "momentum_step", "optimal_momentum"]
 
@@ -50,7 +49,7 @@ def momentum_step(
     Raises:
         ValueError: shapes differ, a number is out of range or NaN, dampening comes without ``step`` or
             together with ``nesterov``.
-        TypeError: ``step`` is not an integer.
+        TypeError: ``step`` is not an integer, or tensors are not real or of different dtypes.
 
     Convention:
         As ``torch.optim.SGD``: the learning rate stands outside the buffer, and the first gradient enters it
@@ -67,10 +66,10 @@ def momentum_step(
         >>> momentum_step(start, slope, zeros, lr=0.25, momentum=0.5)
         (tensor([0.5000]), tensor([2.]))
     """
-    require_same_shape("parameter", parameter, "gradient", gradient)
-    require_same_shape("parameter", parameter, "buffer", buffer)
-    require_coefficient("momentum", momentum)
-    require_coefficient("dampening", dampening, open_end=False)
+    require_shapes(parameter, gradient=gradient, buffer=buffer)
+    require_at_least_zero(parameter, lr=lr)
+    require_coefficient("momentum", momentum, parameter)
+    require_coefficient("dampening", dampening, parameter, open_end=False)
     if step is not None:
         require_integer("step", step, minimum=1)
     if isinstance(dampening, Tensor) or dampening != 0:
@@ -81,7 +80,7 @@ def momentum_step(
     fresh = gradient if step == 1 else (1 - dampening) * gradient
     new_buffer = momentum * buffer + fresh
     direction = gradient + momentum * new_buffer if nesterov else new_buffer
-    return gradient_step(parameter, direction, lr=lr), new_buffer
+    return parameter - lr * direction, new_buffer
 
 
 def momentum_rate(curvature: Tensor, *, lr: float, momentum: float, nesterov: bool = False) -> Tensor:

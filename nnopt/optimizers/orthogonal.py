@@ -13,7 +13,6 @@ from nnopt.checks import require_dtype, require_integer, require_one_of, require
 
 from ._checks import require_at_least_zero, require_coefficient, require_shapes
 from .adaptive import decayed
-from .descent import gradient_step
 
 __all__ = ["muon_step", "newton_schulz", "orthogonal_factor"]
 
@@ -79,10 +78,11 @@ def newton_schulz(
     require_type("gram", gram, (bool, type(None)))
     if matrix.numel() == 0:
         return matrix.clone()
-    moved = matrix if dtype is None else matrix.to(dtype)
+    dtype = matrix.dtype if dtype is None else dtype
+    moved = matrix.to(torch.float32 if dtype == torch.float16 else dtype)  # a norm soon leaves the range of float16
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     wide = moved.mT if is_tall else moved
-    wide = wide / torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True).clamp(min=_SMALLEST_NORM)
+    wide = (wide / torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True).clamp(min=_SMALLEST_NORM)).to(dtype)
     if gram is None:
         gram = wide.shape[-1] >= _GRAM_RATIO * wide.shape[-2]
     # one matrix is not made a batch of one: the two products round bfloat16 differently, now and then
@@ -206,8 +206,8 @@ def muon_step(
     require_shapes(parameter, gradient=gradient, buffer=buffer)
     if parameter.ndim - int(copies) != 2:
         raise ValueError(f"parameter must be a matrix, got shape {tuple(parameter.shape[int(copies) :])}")
-    require_coefficient("momentum", momentum)
-    require_at_least_zero(lr=lr, weight_decay=weight_decay)
+    require_coefficient("momentum", momentum, parameter)
+    require_at_least_zero(parameter, lr=lr, weight_decay=weight_decay)
     require_type("nesterov", nesterov, bool)
     scale = muon_scale(parameter.shape, adjust_lr)
     old = buffer
@@ -218,7 +218,7 @@ def muon_step(
         direction = torch.lerp(gradient, buffer, ahead)
     update = newton_schulz(direction, num_steps=num_steps, coefficients=coefficients, dtype=dtype, gram=gram)
     parameter, _ = decayed(parameter, gradient, lr=lr, weight_decay=weight_decay, decoupled=True)
-    return gradient_step(parameter, update, lr=lr * scale), buffer
+    return parameter - lr * scale * update, buffer
 
 
 def eigenvectors_of(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,9 +249,9 @@ def require_adjust_lr(value: object) -> None:
 
 
 def require_iteration_dtype(value: object) -> None:
-    """Refuse what is neither a floating point dtype nor None."""
-    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
-        raise TypeError(f"dtype must be a floating point dtype or None, got {value!r}")
+    """Refuse what is neither a floating point dtype that has products nor None."""
+    if value not in (None, torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise TypeError(f"dtype must be float64, float32, bfloat16, float16 or None, got {value!r}")
 
 
 def require_coefficients(value: object) -> None:

@@ -1,6 +1,6 @@
 """Steps that divide by the curvature: Newton, Gauss-Newton, L-BFGS. Chapter: ``optimizers/second_order``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from nnopt.checks import require_non_negative, require_same_shape, require_shape
 
 from ._conjugate_gradient import LinearSolution, conjugate_gradient
-from ._vector import cut, flat, loss_gradient, moved, rows_of
+from ._vector import curvature_product, cut, flat, leaves, loss_gradient, moved, rows_of
 
 __all__ = [
     "dense_hessian",
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def hessian_vector_product(
-    loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor], vector: Sequence[Tensor]
+    loss_fn: Callable[[], Tensor], parameters: Iterable[Tensor], vector: Sequence[Tensor]
 ) -> list[Tensor]:
     r"""Multiply the Hessian of a loss with a vector, without forming the Hessian.
 
@@ -38,8 +38,8 @@ def hessian_vector_product(
         Hv in the shapes of the parameters, without a graph; parameters and their ``grad`` are unchanged.
 
     Raises:
-        ValueError: there are no parameters, one does not require gradients, the loss is no finite number, or
-            the shapes differ.
+        ValueError: there are no parameters, one is no leaf that requires gradients or comes twice, the loss is no
+            finite number, or the shapes differ.
         TypeError: a parameter is complex.
 
     Source:
@@ -50,15 +50,16 @@ def hessian_vector_product(
         >>> hessian_vector_product(lambda: point.prod() ** 2 / 2, [point], [torch.tensor([1.0, 0.0])])
         [tensor([4., 4.])]
     """
+    parameters = leaves(parameters)
     if len(vector) != len(parameters):
         raise ValueError(f"vector must have {len(parameters)} pieces, as the parameters, got {len(vector)}")
     for place, (piece, parameter) in enumerate(zip(vector, parameters, strict=True)):
         require_same_shape(f"vector[{place}]", piece, f"parameters[{place}]", parameter)
     gradient = loss_gradient(loss_fn, parameters)
-    return [piece.clone() for piece in cut(_product(gradient, parameters, flat(vector)), parameters)]
+    return [piece.clone() for piece in cut(curvature_product(gradient, parameters, flat(vector)), parameters)]
 
 
-def dense_hessian(loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Tensor:
+def dense_hessian(loss_fn: Callable[[], Tensor], parameters: Iterable[Tensor]) -> Tensor:
     r"""Return the whole matrix of second derivatives of a loss.
 
     .. math:: H_{ij} = \frac{\partial^2 J}{\partial\theta_i\,\partial\theta_j}
@@ -72,7 +73,8 @@ def dense_hessian(loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -
         costs about as much as 2n gradients, though in one call.
 
     Raises:
-        ValueError: there are no parameters, one does not require gradients, or the loss is no finite number.
+        ValueError: there are no parameters, one is no leaf that requires gradients or comes twice, or the loss is no
+            finite number.
         TypeError: a parameter is complex.
 
     Example:
@@ -81,12 +83,13 @@ def dense_hessian(loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor]) -
         tensor([[4., 4.],
                 [4., 1.]])
     """
+    parameters = leaves(parameters)
     rows = rows_of(loss_gradient(loss_fn, parameters), parameters)
     return (rows + rows.T) / 2  # rounding leaves it a little unsymmetrical
 
 
 def newton_step(
-    loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor], *, damping: float = 0.0, lr: float = 1.0
+    loss_fn: Callable[[], Tensor], parameters: Iterable[Tensor], *, damping: float = 0.0, lr: float = 1.0
 ) -> list[Tensor]:
     r"""Take one step of Newton's method with the whole Hessian.
 
@@ -103,8 +106,8 @@ def newton_step(
         the local parabola, *whatever kind it is*: a minimum only if H + λI is positive definite.
 
     Raises:
-        ValueError: H + λI is singular, there are no parameters, one does not require gradients, the loss is no
-            finite number, or ``damping`` or ``lr`` is negative or NaN.
+        ValueError: H + λI is singular, there are no parameters, one is no leaf that requires gradients or comes twice,
+            the loss is no finite number, or ``damping`` or ``lr`` is negative or NaN.
         TypeError: a parameter is complex.
 
     Source:
@@ -117,6 +120,7 @@ def newton_step(
     """
     require_non_negative("damping", damping)
     require_non_negative("lr", lr)
+    parameters = leaves(parameters)
     gradient = loss_gradient(loss_fn, parameters)
     rows = rows_of(gradient, parameters)
     matrix = (rows + rows.T) / 2
@@ -129,7 +133,7 @@ def newton_step(
 
 def newton_cg_step(
     loss_fn: Callable[[], Tensor],
-    parameters: Sequence[Tensor],
+    parameters: Iterable[Tensor],
     *,
     damping: float = 0.0,
     lr: float = 1.0,
@@ -153,8 +157,8 @@ def newton_cg_step(
         The new parameters, without a graph, and how the system was solved.
 
     Raises:
-        ValueError: a number is out of range, there are no parameters, one does not require gradients, or the
-            loss is no finite number.
+        ValueError: a number is out of range, there are no parameters, one is no leaf that requires gradients or comes
+            twice, or the loss, or a product with its Hessian, is no finite number.
         TypeError: a parameter is complex.
 
     Source:
@@ -167,10 +171,11 @@ def newton_cg_step(
     """
     require_non_negative("damping", damping)
     require_non_negative("lr", lr)
+    parameters = leaves(parameters)
     gradient = loss_gradient(loss_fn, parameters)
     downhill = -gradient.detach()
     solved = conjugate_gradient(
-        lambda vector: _product(gradient, parameters, vector) + damping * vector,
+        lambda vector: curvature_product(gradient, parameters, vector) + damping * vector,
         downhill,
         tolerance=tolerance,
         max_steps=max_products,
@@ -231,10 +236,3 @@ def lbfgs_direction(gradient: Tensor, steps: Sequence[Tensor], differences: Sequ
     for step, change, agreement, share in zip(steps, differences, agreements, shares[::-1], strict=True):
         direction = direction + (share - (change @ direction) / agreement) * step
     return direction
-
-
-def _product(gradient: Tensor, parameters: Sequence[Tensor], vector: Tensor) -> Tensor:
-    if not gradient.requires_grad:  # a linear loss has no curvature
-        return torch.zeros_like(vector)
-    pieces = torch.autograd.grad(gradient, parameters, vector, retain_graph=True, materialize_grads=True)
-    return flat(pieces)

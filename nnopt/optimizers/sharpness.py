@@ -1,13 +1,17 @@
 """Steps from the gradient of the worst point nearby, and how much worse it is. Chapter: ``optimizers/sharpness``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from nnopt.checks import require_non_empty, require_non_negative, require_same_shape
 
+from ._vector import finite_loss, leaves
+
 __all__ = ["measure_sharpness", "sharpness_perturbation"]
+
+_HALVES = {torch.float16, torch.bfloat16}
 
 
 def sharpness_perturbation(
@@ -54,6 +58,9 @@ def sharpness_perturbation(
     for parameter, gradient in zip(parameters, gradients, strict=True):
         require_same_shape("parameter", parameter, "gradient", gradient)
     theta, g = list(parameters), list(gradients)
+    is_half = not _HALVES.isdisjoint({tensor.dtype for tensor in (*theta, *g)})
+    if is_half:  # whose squares soon leave their range
+        theta, g = ([t.to(torch.promote_types(t.dtype, torch.float32)) for t in each] for each in (theta, g))
     measured = list(torch._foreach_mul(theta, g)) if adaptive else g
     if copies:
         rows = [tensor.reshape(len(tensor), tensor[0].numel()) for tensor in measured]
@@ -63,13 +70,15 @@ def sharpness_perturbation(
     scale = torch.where(norms > 0, radius / norms, torch.zeros_like(norms))  # from a flat place nowhere is worse
     if adaptive:
         g = list(torch._foreach_mul(theta, measured))
-    if not copies:
-        return list(torch._foreach_mul(g, scale))
-    return [tensor * scale.view(-1, *[1] * (tensor.ndim - 1)) for tensor in g]
+    if copies:
+        ways = [tensor * scale.view(-1, *[1] * (tensor.ndim - 1)) for tensor in g]
+    else:
+        ways = list(torch._foreach_mul(g, scale))
+    return [way.to(parameter) for way, parameter in zip(ways, parameters, strict=True)] if is_half else ways
 
 
 def measure_sharpness(
-    loss_fn: Callable[[], Tensor], parameters: Sequence[Tensor], *, radius: float, adaptive: bool = False
+    loss_fn: Callable[[], Tensor], parameters: Iterable[Tensor], *, radius: float, adaptive: bool = False
 ) -> float:
     r"""Return how much the loss rises on the way to the worst point nearby, to first order.
 
@@ -87,7 +96,9 @@ def measure_sharpness(
         The rise; it can be negative where the loss bends down.
 
     Raises:
-        ValueError: there are no parameters, ``radius`` is negative or NaN, or the loss is not finite.
+        ValueError: there are no parameters, one is no leaf that requires gradients or comes twice, ``radius`` is
+            negative or NaN, or the loss is no finite number.
+        TypeError: a parameter is complex.
 
     Source:
         Foret et al. (2021), equation 1.
@@ -97,17 +108,15 @@ def measure_sharpness(
         >>> measure_sharpness(lambda: 2 * weight.square().sum(), [weight], radius=0.5)
         2.5
     """
-    require_non_empty("parameters", parameters)
+    parameters = leaves(parameters)
     require_non_negative("radius", radius)
-    loss = loss_fn()
-    if not torch.isfinite(loss):
-        raise ValueError(f"loss must be finite, got {loss.item()}")
-    gradients = torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+    loss = finite_loss(loss_fn)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     with torch.no_grad():
         ways = sharpness_perturbation(parameters, gradients, radius=radius, adaptive=adaptive)
         origins = [parameter.clone() for parameter in parameters]
         try:
-            torch._foreach_add_(list(parameters), ways)
+            torch._foreach_add_(parameters, ways)
             return loss_fn().item() - loss.item()
         finally:
-            torch._foreach_copy_(list(parameters), origins)
+            torch._foreach_copy_(parameters, origins)

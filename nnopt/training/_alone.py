@@ -60,13 +60,10 @@ def _rule_update(
 ) -> Update:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = [[torch.zeros_like(parameter) for _ in range(form.num_states)] for parameter in parameters]
-
     trained: list[Tensor] = []  # what the next gradient is taken at, while the model holds its answer
 
     def update(closure: Callable[[], Tensor], multiplier: float, number: int) -> Tensor:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, trained):
-                parameter.copy_(value)
+        put(parameters, trained)
         loss = closure()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         if perturb is not None:
@@ -83,9 +80,8 @@ def _rule_update(
                 new, *state[:] = as_tuple(answer)
                 parameter.copy_(new)
             if weights_of is not None:
-                trained[:] = [parameter.detach().clone() for parameter in parameters]
-                for parameter, value, state in zip(parameters, trained, states):
-                    parameter.copy_(answer_of(weights_of, value, state))
+                trained[:] = copies(parameters)
+                put(parameters, [answer_of(weights_of, value, state) for value, state in zip(trained, states)])
         return loss.detach()
 
     return update
@@ -96,8 +92,13 @@ def _optimizer_update(model: nn.Module, rule: Rule, setting: Mapping[str, Any]) 
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"rule must return an optimizer, got {type(optimizer).__name__}")
     base_lrs = [group["lr"] for group in optimizer.param_groups]
+    # schedule-free rules train at other weights than they answer with, which they show inside this
+    averaged = getattr(optimizer, "averaged", None)
+    parameters = list(model.parameters())
+    trained: list[Tensor] = []
 
     def update(closure: Callable[[], Tensor], multiplier: float, number: int) -> Tensor:
+        put(parameters, trained)
         for group, base in zip(optimizer.param_groups, base_lrs):
             group["lr"] = base * multiplier
         losses: list[Tensor] = []
@@ -110,6 +111,23 @@ def _optimizer_update(model: nn.Module, rule: Rule, setting: Mapping[str, Any]) 
             return loss
 
         optimizer.step(evaluate)  # type: ignore[arg-type]
+        if averaged is not None:
+            trained[:] = copies(parameters)
+            with averaged():
+                answer = copies(parameters)
+            put(parameters, answer)
         return losses[0]
 
     return update
+
+
+def copies(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the values of the parameters as they are now."""
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+@torch.no_grad()
+def put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Write values into parameters; none at all leave them as they are."""
+    for parameter, value in zip(parameters, values):
+        parameter.copy_(value)

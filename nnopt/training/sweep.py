@@ -160,7 +160,7 @@ def sweep(
         make_model: called once per seed with its generator for ``initialization``, on the CPU.
         rule: a pure step ``rule(parameter, gradient, *state, lr=…)`` as in :class:`nnopt.types.StepRule`,
             whose state starts at zero; or whatever makes an optimizer from parameters, such as
-            ``torch.optim.AdamW``.
+            ``torch.optim.AdamW``. One that has ``averaged()`` (schedule-free) is tracked and kept inside it.
         loss_fn: (predictions, targets) -> mean over the batch.
         data: training rows; the sweep runs on their device.
         settings: keywords of the rule for each setting, all with the same names and ``lr``; see :func:`grid`.

@@ -472,7 +472,7 @@ def test_copies_of_prodigy_have_estimates_of_their_own(shape: tuple[int, ...]) -
 
 def test_prodigy_changes_nothing_in_place_and_refuses_what_does_not_fit() -> None:
     rule: Rule = prodigy_step
-    arguments = [random(4), random(4, seed=1), *[random(4, seed=2).square()] * 4, torch.tensor([0.1, 0.2])]
+    arguments = [random(4), random(4, seed=1), *[random(4, seed=2).square()] * 4, torch.tensor([0.1, 0.2]).double()]
     kept = [tensor.clone() for tensor in arguments]
     rule(*arguments, step=3, lr=1.0)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(arguments, kept, strict=True))

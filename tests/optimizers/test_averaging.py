@@ -1,6 +1,7 @@
 """Averages of weights: by hand, as torch's and the published classes, in their limits, and what they refuse."""
 
 import copy
+import gc
 import io
 import math
 import pickle
@@ -21,6 +22,7 @@ from nnopt.models import mlp
 from nnopt.optimizers import (
     Averaged,
     ScheduleFreeAdamW,
+    SharpnessAware,
     adam_step,
     averaged_weights,
     ema_update,
@@ -367,6 +369,44 @@ def test_evaluation_outside_is_refused_by_the_guard_and_only_of_the_model_itself
     assert not torch.equal(model.train()(inputs), answer)
 
 
+def test_an_error_while_weights_are_put_in_leaves_no_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer, inputs = trained_network()
+    before = values(model)
+    calls = iter([averaged_weights] * 3)  # and none for the fourth, the last
+    monkeypatch.setattr("nnopt.optimizers._schedule_free.averaged_weights", lambda *tensors: next(calls)(*tensors))
+    with pytest.raises((StopIteration, RuntimeError)), optimizer.averaged():
+        pass
+    assert all(torch.equal(p.detach(), y) for p, y in zip(model.parameters(), before, strict=True))
+    with pytest.raises(RuntimeError, match="evaluation must be inside"):
+        model.eval()(inputs)
+    optimizer.step()
+
+
+def test_the_latest_guard_of_the_same_parameters_decides_and_those_of_others_stay() -> None:
+    model, first, inputs = trained_network()
+    second = ScheduleFreeAdamW(model.parameters(), guard=model)
+    assert len(model._forward_pre_hooks) == 1
+    with second.averaged():
+        model.eval()(inputs)
+    with first.averaged(), pytest.raises(RuntimeError, match="evaluation must be inside"):
+        model.eval()(inputs)
+    weights, biases = [p for p in model.parameters() if p.ndim == 2], [p for p in model.parameters() if p.ndim == 1]
+    two, one = ScheduleFreeAdamW(weights, guard=model), ScheduleFreeAdamW(biases, guard=model)
+    assert len(model._forward_pre_hooks) == 2
+    with two.averaged():
+        with pytest.raises(RuntimeError, match="evaluation must be inside"):
+            model.eval()(inputs)
+        with one.averaged():
+            model.eval()(inputs)
+    del two, one
+    gc.collect()
+    model.eval()(inputs)
+    third = ScheduleFreeAdamW(model.parameters(), guard=model)
+    assert len(model._forward_pre_hooks) == 1
+    with third.averaged():
+        model.eval()(inputs)
+
+
 def test_validation_in_fit_is_refused_outside_and_works_inside() -> None:
     inputs = random(6, 4, dtype=torch.float32)
     data = [(inputs, inputs[:, :2])]
@@ -430,6 +470,44 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_coordinate_alone() -> None
             optimizer.step()
         assert one.isnan().tolist() == [False, True, False, False]
         assert two.isfinite().all()
+
+
+@pytest.mark.parametrize("foreach", [None, True, False])
+def test_a_rate_whose_square_is_nothing_moves_nothing(foreach: bool | None) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = ScheduleFreeAdamW([weight], lr=1e-170, foreach=foreach)
+    for lr in (1e-170, 1e-170, 0.1):
+        optimizer.param_groups[0]["lr"] = lr
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        assert torch.equal(weight.detach(), torch.ones(3)) == (lr < 0.1)
+    assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize("wrap", [lambda base: base, partial(SharpnessAware, radius=0.1)])
+def test_a_sweep_answers_with_the_averaged_weights_of_an_optimizer(wrap: Any) -> None:
+    rows = random(12, 4), random(12, 2, seed=1)
+
+    def make_model(generator: torch.Generator) -> nn.Module:
+        return mlp((4, 3, 2), generator=generator).double()
+
+    def rule(parameters: Any, lr: float) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = wrap(ScheduleFreeAdamW(parameters, lr=lr))
+        return optimizer
+
+    options: dict[str, Any] = {"seeds": seeds("averaged", 2), "total_steps": 15, "batch_size": 4, "track_every": 5}
+    options |= {"settings": grid(lr=[0.05, 0.1]), "track": {"loss": (nn.functional.mse_loss, rows)}}
+    result = sweep(make_model, rule, nn.functional.mse_loss, rows, **options)
+    if wrap(ScheduleFreeAdamW([torch.ones(1, requires_grad=True)])).__class__ is ScheduleFreeAdamW:
+        pure = sweep(
+            make_model, schedule_free_adamw_step, nn.functional.mse_loss, rows, weights_of=averaged_weights, **options
+        )
+        torch.testing.assert_close(result.losses, pure.losses, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(result.tracked["loss"], pure.tracked["loss"], rtol=1e-9, atol=1e-9)
+        scores = [one.evaluate(nn.functional.mse_loss, rows) for one in (result, pure)]
+        torch.testing.assert_close(scores[0], scores[1], rtol=1e-9, atol=1e-9)
+    # the last tracked point is that of the model which the result holds
+    torch.testing.assert_close(result.tracked["loss"][..., -1], result.evaluate(nn.functional.mse_loss, rows))
 
 
 # a model beside the model
@@ -538,6 +616,23 @@ def test_another_model_and_numbers_out_of_range_are_refused() -> None:
             Averaged(model, **wrong)
     with pytest.raises(TypeError, match="model must be Module"):
         Averaged(torch.ones(1))  # type: ignore[arg-type]
+
+
+def test_a_parameter_of_integers_is_copied() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+            self.seen = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
+
+    model = Counting()
+    averaged = Averaged(model)
+    for step in range(1, 4):
+        model.seen.data.fill_(step)
+        model.weight.data.fill_(step)
+        averaged.update(model)
+    assert (averaged.module.seen.tolist(), averaged.module.weight.tolist()) == ([3, 3], [2.0, 2.0])  # type: ignore
+    assert averaged.num_updates == 3
 
 
 # running statistics

@@ -211,6 +211,8 @@ def test_impossible_estimates_are_refused(change: dict[str, Any], message: str) 
     form: dict[str, Any] = {"small_norms": torch.ones(2), "big_norms": torch.ones(2), "small": 4, "big": 64}
     with pytest.raises(ValueError, match=message):
         gradient_noise_scale(**{**form, **change})
+    with pytest.raises(TypeError, match="big_norms must be Tensor, got list"):
+        gradient_noise_scale(**{**form, "big_norms": [1.0, 2.0]})
 
 
 def test_rates_are_carried_by_hand_worked_rules() -> None:

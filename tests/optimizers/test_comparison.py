@@ -206,6 +206,11 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: interquartile_mean(torch.ones(3), generator=generator()), ValueError, "scores must have the shape"),
     (lambda: interquartile_mean(torch.ones(3, 1), generator=generator()), ValueError, "scores must have the shape"),
     (lambda: interquartile_mean(torch.tensor([[nan, 1.0]]), generator=generator()), ValueError, "must not be NaN"),
+    (
+        lambda: interquartile_mean(torch.tensor([[inf, -inf]]), generator=generator()),
+        ValueError,
+        "scores must be infinite for failed runs alone",
+    ),
     (lambda: interquartile_mean(torch.ones(2, 2), generator=None), TypeError, "generator must be"),  # type: ignore[arg-type]
     (
         lambda: interquartile_mean(torch.ones(2, 2), generator=generator(), num_resamples=99),

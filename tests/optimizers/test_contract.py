@@ -42,7 +42,13 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 # settings that must be refused, beside NaN and negative learning rates and decays
 OUT_OF_RANGE: dict[str, list[dict[str, Any]]] = {
-    "Lion": [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"betas": (math.nan, 0.9)}, {"betas": (0.9,)}],
+    "Lion": [
+        {"betas": (torch.full((2,), 0.9), 0.9)},
+        {"betas": (0.9, 1.0)},
+        {"betas": (-0.1, 0.9)},
+        {"betas": (math.nan, 0.9)},
+        {"betas": (0.9,)},
+    ],
     "ScheduleFreeAdamW": [
         {"betas": (0.9, 1.0)},
         {"betas": (1.0, 0.9)},
@@ -70,6 +76,7 @@ CHANGED: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "flat": lambda params, **options: nnopt.optimizers.flat(
         torch.optim.AdamW(params, **{"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1, **options})
     ),
+    "flat Lion": lambda params, **options: nnopt.optimizers.flat(MAKERS["Lion"](params, **options)),
 }
 # a step of theirs needs two gradients, and so a closure: tests/optimizers/test_sharpness.py
 WITH_CLOSURE = {"SharpnessAware"}
@@ -235,6 +242,114 @@ def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(make: Make)
     assert optimizer.param_groups[0]["lr"] == lr
 
 
+def trained(make: Make, width: int = 5) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a network with one hidden layer and an optimizer that has moved it."""
+    model = mlp((4, width, 2), generator=torch.Generator().manual_seed(0))
+    optimizer = make(model.parameters())
+    run(optimizer, list(model.parameters()), range(3))
+    return model, optimizer
+
+
+def assert_same_checkpoint(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one["param_groups"] == other["param_groups"]
+    torch.testing.assert_close(one["state"], other["state"], rtol=0, atol=0)
+
+
+FOREIGN: dict[str, Make] = {
+    "AdamW": lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1, fused=True),
+    "SGD": lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9),
+    "RAdam": lambda params: torch.optim.RAdam(params, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("source", [*FOREIGN, *MAKERS])
+@pytest.mark.parametrize("target", [*MAKERS, "flat Lion"])
+def test_what_another_rule_or_another_shape_has_left_is_refused_and_changes_nothing(source: str, target: str) -> None:
+    is_same = target.endswith(source)  # Lion's checkpoints are those of flat Lion: but not of another width
+    left = trained((FOREIGN | MAKERS)[source], width=3 if is_same else 5)[1].state_dict()
+    model, optimizer = trained((MAKERS | CHANGED)[target])
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match="must"):
+        optimizer.load_state_dict(left)
+    assert_same_checkpoint(optimizer.state_dict(), before)
+    run(optimizer, list(model.parameters()), range(3, 6))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("old", "new"), [((5, 4), (1, 4)), ((1, 4), (5, 4)), ((4, 5), (400, 50)), ((400, 50), (50,))])
+@own
+def test_a_state_of_another_shape_is_refused_at_once(make: Make, old: tuple[int, ...], new: tuple[int, ...]) -> None:
+    one, other = (torch.ones(shape, requires_grad=True) for shape in (old, new))
+    trained_before, optimizer = make([one]), make([other])
+    run(trained_before, [one], range(2))
+    with pytest.raises(ValueError, match=r"must be \(|state of a parameter must be"):
+        optimizer.load_state_dict(trained_before.state_dict())
+    assert not state_tensors(optimizer)
+
+
+@own
+def test_a_damaged_state_is_named(make: Make) -> None:
+    optimizer = trained(make)[1]
+    good = copy.deepcopy(optimizer.state_dict())
+    for name in good["state"][0]:
+        for wrong in ("text", -1, math.nan, torch.ones(2, 7)):
+            damaged = copy.deepcopy(good)
+            damaged["state"][0][name] = wrong
+            with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+                optimizer.load_state_dict(damaged)
+        damaged = copy.deepcopy(good)
+        damaged["state"][0]["more"] = damaged["state"][0].pop(name)
+        with pytest.raises(ValueError, match=rf"state of a parameter must be .*{name}.*, got .*more"):
+            optimizer.load_state_dict(damaged)
+    assert_same_checkpoint(optimizer.state_dict(), good)
+
+
+@pytest.mark.parametrize("name", ["Lion", "ScheduleFreeAdamW", "Muon"])
+@pytest.mark.parametrize("change", [(9, 3), (2, 3), torch.float64, torch.float16])
+def test_fused_kernels_do_not_walk_over_states_that_no_longer_fit(name: str, change: Any) -> None:
+    """They look at no shape: beyond a state they would write into memory of others."""
+    weight = torch.ones(5, 3, requires_grad=True)
+    bias = torch.ones(3, requires_grad=True)
+    optimizer = MAKERS[name]([weight, bias], **({"fallback": "all"} if name == "Muon" else {}))
+    run(optimizer, [weight, bias], range(2))
+    weight.grad = None
+    weight.data = torch.ones(change) if isinstance(change, tuple) else weight.data.to(change)
+    if isinstance(change, torch.dtype):
+        bias.grad = None
+        bias.data = bias.data.to(change)
+    before = values([weight, bias])
+    with pytest.raises(
+        ValueError, match=r"gradient and states must be like their parameter, .*, got \(torch.float32, "
+    ):
+        run(optimizer, [weight, bias], range(2, 3))
+    assert_same(values([weight, bias]), before)
+
+
+@pytest.mark.parametrize("make", [*MAKERS.values(), CHANGED["flat Lion"]], ids=[*MAKERS, "flat Lion"])
+@pytest.mark.parametrize("lr", [-1.0, math.nan, math.inf, "0.1", True, torch.tensor(math.nan)])
+def test_a_learning_rate_that_became_none_is_refused_before_anything_moves(make: Make, lr: Any) -> None:
+    of = parameters()[:3]
+    optimizer = make([{"params": of[:1]}, {"params": of[1:]}])
+    run(optimizer, of, range(1))
+    before = values([*of, *state_tensors(optimizer)])
+    optimizer.param_groups[1]["lr"] = lr
+    with pytest.raises((TypeError, ValueError), match="lr must be"):
+        run(optimizer, of, range(1, 2))
+    assert_same(values([*of, *state_tensors(optimizer)]), before)
+
+
+@every
+@paths
+def test_autograd_sees_that_weights_have_changed(make: Make, foreach: bool | None) -> None:
+    weight = torch.ones(3, 3, requires_grad=True)
+    optimizer = make([weight], foreach=foreach)
+    loss = weight.square().prod()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 @every
 def test_a_deep_copy_of_model_and_optimizer_walks_alike_and_apart(make: Make) -> None:
     model = mlp((4, 5, 2), generator=torch.Generator().manual_seed(0))
@@ -338,7 +453,8 @@ def test_settings_out_of_range_are_refused_before_anything_changes(name: str) ->
             optimizer.add_param_group(group)
         assert len(optimizer.param_groups) == 1
         assert set(group) == {"params", *wrong}
-    for wrong in ({"maximize": "no"}, {"foreach": 1}, {"lr": "0.1"}):
+    wrongs: list[dict[str, Any]] = [{"maximize": "no"}, {"foreach": 1}, {"lr": "0.1"}, {"lr": torch.tensor(True)}]
+    for wrong in [*wrongs, {"lr": torch.tensor(1 + 0j)}]:
         with pytest.raises(TypeError, match="must be"):
             MAKERS[name](of, **wrong)
 
@@ -356,6 +472,8 @@ def test_typing_errors_are_refused(make: Make) -> None:
         make([])
     with pytest.raises(TypeError, match="param_group must be dict, got list"):
         make(of).add_param_group([of[0]])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"param_group must have params, got \['lr'\]"):
+        make([{"lr": 0.1}])
 
 
 @every
@@ -534,14 +652,75 @@ def test_a_loss_goes_down(name: str, lr: float) -> None:
 
 @pytest.mark.slow
 @every
-def test_a_compiled_step_walks_like_the_plain_one(make: Make) -> None:
-    one, other = parameters()[:3], parameters()[:3]
+def test_a_compiled_step_walks_like_the_plain_one_and_is_not_compiled_again_and_again(make: Make) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    one, other = parameters(), parameters()
     plain, compiled = make(one), make(other)
-    step = torch.compile(compiled.step, backend="eager")
-    for number in range(4):
+    step = torch.compile(compiled.step, backend="aot_eager")
+    for number in range(14):
         set_gradients(one, number)
         set_gradients(other, number)
         plain.step()
         step()
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    assert not torch._dynamo.utils.counters["recompile_limit"]
+
+
+@pytest.mark.parametrize("name", ["SOAP", "Shampoo"])
+def test_a_step_that_fails_has_not_been_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = parameters(), parameters()
+    plain, failing = MAKERS[name](one), MAKERS[name](other)
+    for step in range(4):
+        run(plain, one, range(step, step + 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(CLASSES[name], "STEP", lambda *tensors, **settings: 1 / 0)
+            before = copy.deepcopy(failing.state_dict())
+            with pytest.raises(ZeroDivisionError):
+                run(failing, other, range(step, step + 1))
+            assert_same_checkpoint(failing.state_dict(), before)
+        run(failing, other, range(step, step + 1))
+    assert_same(values(one), values(other))
+
+
+# of a group added late, gradients that come and go, rates that fall to zero, and a checkpoint in between
+SHAPES = [(4, 3), (4, 3), (4, 3), (5,), (5,), (), (2, 3, 2, 2), (0, 3), (1, 4), (4, 1)]
+
+
+def eventful_run(name: str, foreach: bool | None, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def is_chosen(probability: float) -> bool:
+        return bool(torch.rand((), generator=generator) < probability)
+
+    of = [draw(*shape).requires_grad_() for shape in SHAPES]
+    late = draw(4, 3).requires_grad_()
+    groups: list[dict[str, Any]] = [{"params": of[:5]}, {"params": of[5:], "lr": 0.03, "maximize": True}]
+    optimizer = MAKERS[name](groups, foreach=foreach)
+    for step in range(20):
+        for parameter in [*of, late]:
+            parameter.grad = None if is_chosen(0.3) else draw(*parameter.shape)
+        if is_chosen(0.3):
+            optimizer.param_groups[0]["lr"] = (0.0, 0.01, 0.05)[step % 3]
+        optimizer.step()
+        if step == 9:
+            optimizer.add_param_group({"params": [late], "lr": 0.02})
+        if step == 14:
+            saved = optimizer.state_dict()
+            optimizer = MAKERS[name]([*groups, {"params": [late]}])
+            optimizer.load_state_dict(copy.deepcopy(saved))
+    return [parameter.detach() for parameter in [*of, late]]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_path_takes_the_same_steps_in_an_eventful_run(name: str, seed: int) -> None:
+    slow = eventful_run(name, False, seed)
+    for foreach in (None, True):
+        for one, other in zip(slow, eventful_run(name, foreach, seed), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)

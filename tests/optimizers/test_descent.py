@@ -194,5 +194,7 @@ def test_curvature_refuses_bad_arguments() -> None:
         largest_curvature(lambda: point.sum(), [], generator=generator)
     with pytest.raises(ValueError, match="num_steps must be >= 1, got 0"):
         largest_curvature(lambda: point.sum(), [point], generator=generator, num_steps=0)
+    with pytest.raises(ValueError, match=r"loss must be a single number, got shape \(2,\)"):
+        largest_curvature(lambda: point * 2, [point], generator=generator)
     with pytest.raises(ValueError, match="loss must be finite, got nan"):
         largest_curvature(lambda: point.sum() * math.nan, [point], generator=generator)

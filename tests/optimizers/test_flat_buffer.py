@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from nnopt.devices import available_devices
 from nnopt.models import convnet, mlp
-from nnopt.optimizers import Lion, flat
+from nnopt.optimizers import Lion, SharpnessAware, flat
 
 OPTIM = torch.optim
 RULES: dict[str, tuple[type[OPTIM.Optimizer], dict[str, Any]]] = {
@@ -305,3 +306,101 @@ def test_it_is_not_pickled_and_takes_no_states_of_other_shapes() -> None:
     damaged["state"][1]["exp_avg"] = torch.zeros(1)
     with pytest.raises(ValueError, match="must have the same shape"):
         optimizer.load_state_dict(damaged)
+
+
+def test_lion_inside_survives_copying_reloading_pickling_and_schedules() -> None:
+    def schedule_of(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=30)
+
+    plain, other = network(), network()
+    one, two = make("Lion", plain), flat(make("Lion", other))
+    schedules = schedule_of(one), schedule_of(two)
+    for step in range(3):
+        train(plain, one, range(step, step + 1))
+        train(other, two, range(step, step + 1))
+        for schedule in schedules:
+            schedule.step()
+    twin, copied = copy.deepcopy((other, two))  # the groups hold keys of the scheduler
+    reloaded = network()
+    fresh = make("Lion", reloaded)
+    fresh.load_state_dict(one.state_dict())
+    reloaded.load_state_dict(plain.state_dict())
+    pickled_model, pickled = pickle.loads(pickle.dumps((plain, one)))
+    walkers = [(other, two), (twin, copied), (reloaded, flat(fresh)), (pickled_model, flat(pickled))]
+    train(plain, one, range(3, 6))
+    for model, optimizer in walkers:
+        train(model, optimizer, range(3, 6))
+        assert_equal_models(plain, model)
+        late = torch.ones(2, requires_grad=True)
+        SharpnessAware(optimizer, radius=0.1).add_param_group({"params": [late], "lr": 0.25})
+        model.zero_grad()
+        late.sum().backward()
+        optimizer.step()
+        assert float(late.detach()[0]) < 1.0
+
+
+@pytest.mark.parametrize("kind", [Lion, OPTIM.AdamW])
+def test_a_group_that_is_refused_leaves_everything_as_it_was(kind: Any) -> None:
+    weight, late = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
+    optimizer = flat(kind([weight], lr=0.1, weight_decay=0.0))
+    address = late.data_ptr()
+    wrongs: list[dict[str, Any]] = [{"params": [late], "lr": -1.0}, {"params": [late, weight]}]
+    if kind is Lion:
+        wrongs.append({"params": [late], "betas": (0.9, 1.0)})
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=r"must be|more than one parameter group"):
+            optimizer.add_param_group(wrong)
+        assert len(optimizer.param_groups) == 1
+        assert late.data_ptr() == address
+    weight.sum().backward()
+    optimizer.step()
+    optimizer.add_param_group({"params": [late], "lr": 0.25})
+    optimizer.zero_grad()
+    (weight.sum() + late.sum()).backward()
+    optimizer.step()
+    assert float(weight.detach()[0]) == pytest.approx(0.8)
+    assert float(late.detach()[0]) == pytest.approx(0.75)
+    assert len(optimizer.state_dict()["state"]) == 2
+    with pytest.raises(ValueError, match=r"lr must be >= 0, got -1\.0"):
+        flat(OPTIM.AdamW([{"params": [torch.ones(1, requires_grad=True)], "lr": -1.0}]))
+
+
+@every_rule
+def test_what_was_learned_of_a_layer_that_is_frozen_now_stays_in_the_checkpoint(rule: str) -> None:
+    saved = []
+    for change in (lambda plain: plain, flat):
+        model = network()
+        optimizer = make(rule, model)
+        train(model, optimizer, range(2))
+        next(model.parameters()).requires_grad_(False)
+        optimizer.zero_grad()
+        optimizer = change(optimizer)
+        train(model, optimizer, range(2, 4))
+        saved += [optimizer.state_dict(), copy.deepcopy(optimizer.state_dict())]
+        optimizer.load_state_dict(saved[-1])
+        saved[-1] = optimizer.state_dict()
+    for other in saved[1:]:
+        assert other["state"].keys() == saved[0]["state"].keys()
+        for key, state in saved[0]["state"].items():
+            # torch reads a product of NAdam in the dtype of the parameter
+            torch.testing.assert_close(other["state"][key], state, rtol=1e-6, atol=1e-6, check_dtype=False)
+
+
+def test_the_optimizer_that_was_taken_over_says_so() -> None:
+    model = network()
+    plain = make("SGD", model)
+    steps: list[str] = []
+    plain.register_step_post_hook(lambda *_: steps.append("taken"))
+    optimizer = flat(plain)
+    train(model, optimizer, range(1))
+    assert steps == ["taken"]
+    with pytest.raises(RuntimeError, match="step must be of the flat optimizer, got the one that it has taken over"):
+        plain.step()
+    with pytest.raises(ValueError, match="optimizer must not be in a flat optimizer yet, got one that is: use that"):
+        flat(plain)
+    with pytest.raises(ValueError, match="class of optimizer must be one of"):
+        flat(optimizer)
+    twin, other = copy.deepcopy((model, optimizer))
+    train(twin, other, range(1, 3))
+    train(model, optimizer, range(1, 3))
+    assert_equal_models(model, twin)

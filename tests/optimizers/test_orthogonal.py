@@ -178,12 +178,14 @@ def torchs_muon(params: list[Tensor], *, adjust_lr: str = "original", **options:
 @pytest.mark.parametrize("options", MUON)
 @pytest.mark.parametrize("shape", [(8, 6), (6, 8), (5, 20), (20, 5)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("foreach", [None, False])
 def test_fifty_steps_of_muon_equal_torch(
-    options: dict[str, Any], shape: tuple[int, int], dtype: torch.dtype, tolerance: float
+    options: dict[str, Any], shape: tuple[int, int], dtype: torch.dtype, tolerance: float, foreach: bool | None
 ) -> None:
     ours = start = random(*shape, dtype=dtype)
     theirs, of_class = start.clone().requires_grad_(), start.clone().requires_grad_()
-    optimizers = torchs_muon([theirs], lr=0.03, **options), Muon([of_class], lr=0.03, gram=False, **options)
+    of_ours = Muon([of_class], lr=0.03, gram=False, foreach=foreach, **options)
+    optimizers = torchs_muon([theirs], lr=0.03, **options), of_ours
     buffer = torch.zeros_like(start)
     for gradient in gradients_of(shape, dtype):
         theirs.grad, of_class.grad = gradient.clone(), gradient.clone()
@@ -191,8 +193,8 @@ def test_fifty_steps_of_muon_equal_torch(
             optimizer.step()
         ours, buffer = muon_step(ours, gradient, buffer, lr=0.03, gram=False, **options)
     torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
-    # a batch of one rounds bfloat16 otherwise, now and then
-    torch.testing.assert_close(of_class, theirs, rtol=1e-2, atol=1e-2)
+    # also by default: one matrix is not made a batch of one, whose products round bfloat16 otherwise
+    torch.testing.assert_close(of_class, theirs, rtol=tolerance, atol=tolerance)
     assert float((theirs.detach() - start).abs().max()) > 0.05
 
 
@@ -252,6 +254,50 @@ def test_soap_equals_the_package(shape: tuple[int, int]) -> None:
         tolerance = 1e-12 if step <= 7 else 1e-5
         torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
     assert float((ours - start).abs().max()) > 0.2
+
+
+def slow_soap(start: Tensor, gradients: list[Tensor], *, memory: float, every: int, **form: Any) -> Tensor:
+    """SOAP as its paper has it: the momentum stays in the coordinates of the matrix, and each step rotates it anew."""
+    moved, (beta1, beta2) = start.clone(), form["betas"]
+    momentum, second = torch.zeros_like(start), torch.zeros_like(start)
+    # in the very order of ours: where the first gradient has no direction, rounding chooses the coordinates
+    left, right = ((1 - memory) * square for square in (gradients[0] @ gradients[0].T, gradients[0].T @ gradients[0]))
+    bases = [torch.linalg.eigh(side).eigenvectors.flip(1) for side in (left, right)]
+    for t, gradient in enumerate(gradients[1:], start=1):
+        momentum = beta1 * momentum + (1 - beta1) * gradient
+        rotated = bases[0].T @ gradient @ bases[1]
+        second = beta2 * second + (1 - beta2) * rotated**2
+        scaled = (bases[0].T @ momentum @ bases[1]) / (second.sqrt() + form["eps"])
+        rate = form["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        moved = (1 - form["lr"] * form["weight_decay"]) * moved - rate * bases[0] @ scaled @ bases[1].T
+        left = memory * left + (1 - memory) * gradient @ gradient.T
+        right = memory * right + (1 - memory) * gradient.T @ gradient
+        if t % every == 0:
+            for axis, side in enumerate((left, right)):
+                old = bases[axis]
+                sizes = [float(old[:, i] @ side @ old[:, i]) for i in range(len(side))]
+                order = sorted(range(len(side)), key=lambda i: -sizes[i])
+                second = second.index_select(axis, torch.tensor(order))
+                bases[axis] = torch.linalg.qr(side @ old[:, order]).Q
+    return moved
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 4)])
+def test_soap_equals_its_slow_twin_past_many_turns_of_its_coordinates(shape: tuple[int, int]) -> None:
+    form: dict[str, Any] = {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.1}
+    start, gradients = random(*shape), gradients_of(shape, torch.float64)
+    ours, of_class = start, start.clone().requires_grad_()
+    optimizer = SOAP([of_class], memory=0.7, precondition_every=6, **form)
+    states = [torch.zeros_like(start)] * 6
+    for step, gradient in enumerate(gradients, start=1):
+        ours, *states = soap_step(ours, gradient, *states, step=step, memory=0.7, precondition_every=6, **form)
+        of_class.grad = gradient
+        optimizer.step()
+    slow = slow_soap(start, gradients, memory=0.7, every=6, **form)
+    torch.testing.assert_close(ours, slow, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(of_class.detach(), slow, rtol=1e-12, atol=1e-12)
+    often = slow_soap(start, gradients, memory=0.7, every=5, **form)
+    assert float((often - slow).abs().max()) > 1e-3
 
 
 def test_shampoo_without_memory_is_the_exact_factor() -> None:
@@ -445,10 +491,10 @@ def test_a_sweep_of_soap_learns() -> None:
         settings=grid(lr=[0.003, 0.03]),
         seeds=seeds("optimizers/orthogonal#test", 2),
         total_steps=40,
-        batch_size=8,
+        batch_size=None,
     )
     assert not result.diverged.any()
-    assert bool((result.losses[1, :, -5:].mean(-1) < 0.8 * result.losses[1, :, 1]).all())
+    assert bool((result.losses[1, :, -1] < 0.8 * result.losses[1, :, 0]).all())
 
 
 # the classes
@@ -551,6 +597,65 @@ def test_a_model_is_split_into_hidden_matrices_and_the_rest() -> None:
         Muon(muon_groups(model, lr=0.1, fallback_lr=0.1, betta=3))
 
 
+def test_tables_of_bags_and_tied_weights_get_what_their_names_say() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(7, 4)
+            self.body = nn.Linear(4, 4, bias=False)
+            self.out = nn.Linear(4, 4, bias=False)
+            self.head = nn.Linear(4, 4, bias=False)
+            self.head.weight = self.out.weight
+
+    names = [[name for name, _ in group["params"]] for group in muon_groups(Tied(), lr=0.1, fallback_lr=0.1)]
+    assert names == [["body.weight", "out.weight"], ["bag.weight"]]
+    for told in (["head"], ["head.weight"], ["out"]):
+        groups = muon_groups(Tied(), lr=0.1, fallback_lr=0.1, fallback=told)
+        assert [[name for name, _ in group["params"]] for group in groups] == [
+            ["body.weight"],
+            ["bag.weight", "out.weight"],
+        ]
+
+
+def test_a_parameter_that_changes_its_rule_begins_anew() -> None:
+    weight = random(3, 3).requires_grad_()
+    optimizer = Muon([weight], fallback="others", lr=0.1)
+    for fallback, names in (("others", {"momentum_buffer"}), ("all", {"exp_avg", "exp_avg_sq", "step"})) * 2:
+        optimizer.param_groups[0]["fallback"] = fallback
+        weight.grad = random(3, 3, seed=1)
+        optimizer.step()
+        assert set(optimizer.state[weight]) == names
+        other = Muon([weight.detach().clone().requires_grad_()], fallback="others")
+        other.load_state_dict(optimizer.state_dict())
+    assert float(optimizer.state[weight]["step"]) == 1.0
+
+
+def test_halves_of_any_size_are_divided_by_their_norm_in_its_range() -> None:
+    for size in (2000.0, 60000.0, 1e-3):
+        matrix = torch.full((64, 64), size, dtype=torch.float16)
+        matrix.view(-1)[::65] *= 0.5
+        expected = newton_schulz(matrix.float(), dtype=torch.float16)
+        assert float(expected.norm()) > 0.5
+        torch.testing.assert_close(newton_schulz(matrix), expected.half())
+        huge = newton_schulz(1e6 * matrix.float(), dtype=torch.float16)
+        torch.testing.assert_close(huge, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("make", [SOAP, Shampoo])
+def test_sums_of_squares_of_halves_are_refused_before_they_overflow(make: Any) -> None:
+    weight = torch.ones(3, 3, dtype=torch.float16, requires_grad=True)
+    with pytest.raises(TypeError, match=r"params must be float32, float64 or bfloat16, got torch\.float16"):
+        make([weight])
+    with pytest.raises(TypeError, match=r"params head must be float32, float64 or bfloat16, got torch\.float16"):
+        make([("head", weight)])
+    bfloat = (100 * random(16, 16)).bfloat16().requires_grad_()
+    optimizer = make([bfloat])
+    for step in range(6):
+        bfloat.grad = (3e4 * random(16, 16, seed=step)).bfloat16()
+        optimizer.step()
+    assert bfloat.isfinite().all()
+
+
 # refusals
 
 
@@ -568,7 +673,8 @@ def test_bad_input_is_refused() -> None:
         ({"num_steps": 2.0}, TypeError, "num_steps must be an integer"),
         ({"coefficients": (1.0, 2.0)}, ValueError, "coefficients must be three finite numbers"),
         ({"coefficients": (1.0, math.nan, 0.0)}, ValueError, "coefficients must be three finite numbers"),
-        ({"dtype": torch.int8}, TypeError, "dtype must be a floating point dtype or None"),
+        ({"dtype": torch.float8_e4m3fn}, TypeError, "dtype must be float64, float32, bfloat16, float16 or None"),
+        ({"dtype": torch.int8}, TypeError, "dtype must be float64, float32, bfloat16, float16 or None"),
         ({"gram": 1}, TypeError, "gram must be bool or NoneType, got int"),
     ]
     for options, error, message in wrong:
@@ -576,7 +682,7 @@ def test_bad_input_is_refused() -> None:
             newton_schulz(square, **options)
         with pytest.raises(error, match=message):
             muon_step(square, square, square, lr=0.1, **options)
-    with pytest.raises(TypeError, match="dtype must be a floating point dtype or None"):
+    with pytest.raises(TypeError, match="dtype must be float64, float32, bfloat16, float16 or None"):
         Muon([square.clone().requires_grad_()], dtype=torch.int8)
 
 
@@ -629,7 +735,7 @@ def test_a_whole_model_without_a_word_about_the_rest_is_refused() -> None:
     model = mlp((4, 3, 2), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"params must be matrices where fallback is 'refuse', got shape \(3,\)"):
         Muon(model.parameters())
-    with pytest.raises(ValueError, match=r"got shape \(3,\) of 1.bias: put it into a group with fallback='all'"):
+    with pytest.raises(ValueError, match=r"params 1\.bias must be .*, got shape \(3,\): put it into a group with"):
         Muon(model.named_parameters())
     weight, bias = list(model.parameters())[:2]
     optimizer = Muon([weight])

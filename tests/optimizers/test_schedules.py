@@ -208,8 +208,8 @@ def test_what_cannot_be_a_schedule_is_refused(make: Callable[[], object], messag
 
 
 @given(
-    st.lists(st.floats(-2, 2), min_size=1, max_size=40), st.integers(0, 4), st.sampled_from([0.1, 0.5]),
-    st.sampled_from([0.0, 1e-4, 0.2]),
+    st.lists(st.floats(-2, 2) | st.just(math.inf), min_size=1, max_size=40), st.integers(0, 4),
+    st.sampled_from([0.1, 0.5]), st.sampled_from([0.0, 1e-4, 0.2]),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None, derandomize=True)
 def test_plateau_does_what_torch_does(losses: list[float], patience: int, factor: float, threshold: float) -> None:
@@ -223,6 +223,39 @@ def test_plateau_does_what_torch_does(losses: list[float], patience: int, factor
     for value in values:
         scheduler.step(value)
         assert plateau.update(value) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+def test_a_loss_that_stays_infinite_is_a_plateau() -> None:
+    plateau = Plateau(factor=0.5, patience=1)
+    assert [plateau.update(math.inf) for _ in range(6)] == [1.0, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert plateau.update(1e300) == 0.125
+    with pytest.raises(ValueError, match="value must not be NaN"):
+        plateau.update(math.nan)
+
+
+def test_a_negative_loss_that_has_risen_is_no_new_best() -> None:
+    plateau, optimizer = Plateau(factor=0.5, patience=0, threshold=0.01), sgd()
+    theirs_too = theirs.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.01)
+    for loss in (-100.0, -99.5):
+        theirs_too.step(loss)
+        plateau.update(loss)
+    assert plateau.multiplier == 0.5
+    assert optimizer.param_groups[0]["lr"] == 1.0  # torch's bar is -99
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("multiplier", math.nan), ("multiplier", 2.0), ("best", math.nan), ("best", "1"), ("waited", -1), ("waited", 0.5)],
+)
+def test_plateau_refuses_a_state_that_cannot_be_its_own(name: str, wrong: Any) -> None:
+    plateau = Plateau()
+    plateau.update(2.0)
+    before = plateau.state_dict()
+    with pytest.raises((TypeError, ValueError), match=f"{name} must"):
+        plateau.load_state_dict({**before, name: wrong})
+    with pytest.raises(ValueError, match="state must have the keys"):
+        plateau.load_state_dict({name: 1})
+    assert plateau.state_dict() == before
 
 
 def test_plateau_continues_from_its_state() -> None:
@@ -267,6 +300,11 @@ def test_expected_loss_refuses_what_it_cannot_compute() -> None:
         expected_loss(one, -one, start=one, lr=0.1, schedule=constant(), total_steps=1)
     with pytest.raises(ValueError, match="lr must be >= 0"):
         expected_loss(one, one, start=one, lr=-0.1, schedule=constant(), total_steps=1)
+    for wrong in (math.nan, -1.0, math.inf):
+        with pytest.raises(ValueError, match=r"schedule\(2\) must be >= 0"):
+            expected_loss(one, one, start=one, lr=0.1, schedule=[1.0, 1.0, wrong].__getitem__, total_steps=3)
+    with pytest.raises(ValueError, match="start must be finite"):
+        expected_loss(one, one, start=one * math.nan, lr=0.1, schedule=constant(), total_steps=1)
 
 
 def quadratic() -> tuple[nn.Linear, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -291,6 +329,16 @@ def test_the_range_test_finds_the_edge_and_leaves_the_model() -> None:
     assert len(test.rates) == len(test.losses) < 100
     assert test.rates[0] == 1e-3
     assert test.losses[-1] > 4 * min(test.losses)
+
+
+@pytest.mark.parametrize("shift", [0.4, 100.0])
+def test_losses_below_zero_change_no_suggestion(shift: float) -> None:
+    model, data = quadratic()
+    options: dict[str, Any] = {"lowest": 1e-3, "highest": 100, "smoothing": 0.5}
+    plain = range_test(model, lambda p: torch.optim.SGD(p), half_square, data, **options)
+    lower = range_test(model, lambda p: torch.optim.SGD(p), lambda p, t: half_square(p, t) - shift, data, **options)
+    assert 0.5 < lower.lr / plain.lr < 2  # at the bottom a hundred hides what tells two rates apart
+    assert len(plain.losses) <= len(lower.losses) < 100
 
 
 def test_the_range_test_goes_to_the_end_where_nothing_breaks() -> None:

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ from nnopt.optimizers import (
     hessian_vector_product,
     kronecker_factors,
     kronecker_step,
+    largest_curvature,
     lbfgs_direction,
+    measure_sharpness,
     newton_cg_step,
     newton_step,
 )
@@ -295,6 +298,49 @@ def test_the_iteration_stops_at_its_limit_and_says_so() -> None:
     assert (solved.num_products, solved.converged) == (2, False)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-10, 1.0, 1e25, 3e38])
+def test_right_sides_whose_squares_leave_the_range_are_solved_too(size: float) -> None:
+    matrix, right = spectrum_matrix([0.5, 1.0, 2.0, 7.0]).float(), random(4, seed=3).float().clamp(-0.1, 0.1)
+    plain = conjugate_gradient(lambda v: matrix @ v, right, tolerance=1e-5)
+    unit = 2.0 ** round(math.log2(size) - 1)
+    solved = conjugate_gradient(lambda v: matrix @ v, right * unit, tolerance=1e-5)
+    assert torch.equal(solved.solution, plain.solution * unit)
+    assert (solved.num_products, solved.residual) == (plain.num_products, plain.residual)
+    saddle = conjugate_gradient(lambda v: -(matrix @ v), right * unit)
+    assert saddle.negative_curvature is not None
+    torch.testing.assert_close(saddle.negative_curvature, right * unit)
+
+
+def test_an_operator_that_answers_with_no_number_is_refused() -> None:
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"operator\(v\) must be finite, got (nan|inf)"):
+            conjugate_gradient(torch.tensor(bad).mul, torch.ones(3))
+
+
+def test_parameters_may_come_from_a_generator() -> None:
+    model, inputs = small_network(), random(4, 3)
+    loss, of = bent_loss(model), list(model.parameters())
+    generator = torch.Generator()
+
+    def residuals() -> Tensor:
+        answer: Tensor = model(inputs)
+        return answer
+
+    calls: list[Callable[[Any], Any]] = [
+        lambda parameters: dense_hessian(loss, parameters),
+        lambda parameters: newton_step(loss, parameters, damping=5.0),
+        lambda parameters: newton_cg_step(loss, parameters, damping=5.0)[0],
+        lambda parameters: gauss_newton_step(residuals, parameters, damping=1.0),
+        lambda parameters: hessian_vector_product(loss, parameters, [torch.ones_like(p) for p in of]),
+        lambda parameters: measure_sharpness(loss, parameters, radius=0.1),
+        lambda parameters: largest_curvature(loss, parameters, generator=generator.manual_seed(0)),
+    ]
+    for call in calls:
+        torch.testing.assert_close(call(model.parameters()), call(of), rtol=0, atol=0)
+    method = LevenbergMarquardt(model.parameters())
+    assert [id(parameter) for parameter in method.parameters] == [id(parameter) for parameter in of]
+
+
 # Gauss-Newton and Levenberg-Marquardt
 
 
@@ -378,6 +424,29 @@ def test_where_no_try_helps_parameters_stay_as_they_are() -> None:
     method = LevenbergMarquardt([point], max_tries=3)
     assert method.step(lambda: 1 + point.square()) == 0.5  # already at the minimum
     assert (point.item(), method.num_tries) == (0.0, 3)
+
+
+@pytest.mark.parametrize("max_tries", [1, 10])
+def test_at_a_minimum_the_damping_does_not_grow_beyond_all_numbers(max_tries: int) -> None:
+    point, target = torch.zeros(1, dtype=torch.float64, requires_grad=True), torch.zeros(1, dtype=torch.float64)
+    method = LevenbergMarquardt([point], max_tries=max_tries)
+    for _ in range(50):
+        assert method.step(lambda: point - target) == 0.0
+    assert method.damping == 1e-3
+    other = LevenbergMarquardt([point])
+    other.load_state_dict(method.state_dict())
+    target.fill_(1.0)
+    for _ in range(4):
+        method.step(lambda: point - target)
+    assert point.item() == pytest.approx(1.0)
+
+
+def test_one_try_a_step_is_enough_where_the_damping_must_grow_first() -> None:
+    point = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
+    method = LevenbergMarquardt([point], damping=1e-6, max_tries=1)
+    losses = [method.step(point.atan) for _ in range(40)]  # an undamped step from 3 goes beyond -9
+    assert losses[0] == losses[1] > 0.7
+    assert losses[-1] < 1e-12
 
 
 def test_after_an_error_in_a_try_parameters_are_where_they_were() -> None:
@@ -684,6 +753,55 @@ def test_after_the_first_ten_steps_factors_are_refreshed_only_now_and_then() -> 
     assert fresh == [*range(10), 12, 16]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.4])
+def test_a_state_that_is_not_whole_is_refused_and_changes_nothing(momentum: float) -> None:
+    model, inputs, targets = digits_like()
+    generator = torch.Generator().manual_seed(1)
+    method = KroneckerFactored(model, generator=generator, lr=0.2, momentum=momentum)
+    for _ in range(3):
+        method.step(inputs, targets)
+    good, chance = method.state_dict(), generator.get_state()
+    wrongs: list[tuple[str, Any, str]] = [
+        ("input_root", None, "input_root must be Tensor"),
+        ("input_root", torch.ones(2, 2).double(), r"input_root must be \(7, 7\)"),
+        ("output_factor", torch.ones(8, 8).long(), "output_factor must be floating point"),
+        ("more", torch.ones(1), "state of a layer must have"),
+    ]
+    damaged = [
+        ({**good, "layers": [{**good["layers"][0], name: bad}, good["layers"][1]]}, m) for name, bad, m in wrongs
+    ]
+    for name in ("input_factor", "output_factor", "input_root", "output_root"):
+        entry = {key: value for key, value in good["layers"][0].items() if key != name}
+        damaged.append(({**good, "layers": [entry, good["layers"][1]]}, "state of a layer must have"))
+    damaged += [
+        ({**good, "layers": [{}, {}]}, "state of a layer must have"),
+        ({**good, "num_steps": 0}, "state of a layer must have"),
+        ({**good, "generator": chance[:5]}, "generator must be the state of one on the CPU"),
+        ({**good, "generator": chance.float()}, "generator must be uint8"),
+        ({**good, "generator": None}, "generator must be Tensor"),
+    ]
+    for state, message in damaged:
+        with pytest.raises((TypeError, ValueError), match=message):
+            method.load_state_dict(state)
+        torch.testing.assert_close(method.state_dict(), good, rtol=0, atol=0)
+    method.load_state_dict(good)
+    method.step(inputs, targets)
+
+
+@pytest.mark.parametrize("place", ["damped_roots", "divided"])
+def test_a_step_that_fails_draws_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, targets = digits_like()
+    generator = torch.Generator().manual_seed(1)
+    method = KroneckerFactored(model, generator=generator)
+    chance, before = generator.get_state(), as_vector(list(model.parameters())).clone()
+    monkeypatch.setattr(f"nnopt.optimizers._kronecker_factored.{place}", lambda *tensors: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        method.step(inputs, targets)
+    assert torch.equal(generator.get_state(), chance)
+    assert torch.equal(as_vector(list(model.parameters())), before)
+    assert method.num_steps == 0
+
+
 # refusals
 
 
@@ -704,6 +822,8 @@ def test_losses_and_parameters_that_have_no_curvature_to_speak_of_are_refused() 
             call(lambda: point.sum() * math.nan, [point])
         with pytest.raises(ValueError, match=r"loss must be a single number, got shape \(2,\)"):
             call(lambda: point * 2, [point])
+        with pytest.raises(ValueError, match="parameters must not repeat a tensor"):
+            call(lambda: point.sum(), [point, point])
         with pytest.raises(TypeError, match=r"must be real, got torch\.complex64"):
             call(lambda: point.sum(), [torch.ones(2, dtype=torch.complex64, requires_grad=True)])
     with pytest.raises(ValueError, match="vector must have 1 pieces, as the parameters, got 2"):
@@ -786,6 +906,17 @@ def test_levenberg_marquardt_refuses_bad_arguments_and_states() -> None:
         method.load_state_dict({"damping": 1.0})
     with pytest.raises(ValueError, match="damping must be > 0"):
         method.load_state_dict({"damping": -1.0, "growth": 2.0, "num_tries": 0})
+    for growth in (1.0, 1e-9, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"growth( - 1)? must be > 0"):
+            method.load_state_dict({"damping": 1.0, "growth": growth, "num_tries": 0})
+    with pytest.raises(TypeError, match="growth must be a number"):
+        method.load_state_dict({"damping": 1.0, "growth": None, "num_tries": 0})
+    with pytest.raises(ValueError, match="parameters must not repeat a tensor"):
+        LevenbergMarquardt([point, point])
+    with pytest.raises(ValueError, match=r"parameters\[1\] must be a leaf, got what <MulBackward0"):
+        LevenbergMarquardt([point, 2 * point])
+    with pytest.raises(TypeError, match=r"parameters\[0\] must be Tensor, got float"):
+        LevenbergMarquardt([1.0])  # type: ignore[list-item]
     assert method.damping is None
 
 
@@ -845,7 +976,7 @@ def test_the_class_refuses_models_and_batches_it_does_not_understand() -> None:
     with pytest.raises(ValueError, match="state must have layers"):
         method.load_state_dict({})
     wrong = {"layers": [{"momentum": torch.ones(1, 1)}], "num_steps": 1, "generator": chance}
-    with pytest.raises(ValueError, match="state must fit the layers, got momentum"):
+    with pytest.raises(ValueError, match=r"state of a layer must have \['input_factor', .*, got \['momentum'\]"):
         method.load_state_dict(wrong)
     assert torch.equal(as_vector(list(layer.parameters())), kept)
     assert torch.equal(generator.get_state(), chance)

@@ -191,6 +191,40 @@ def test_steps_are_those_of_a_published_class(device: torch.device, adaptive: bo
     assert_close(ours, theirs, 1e-8)  # theirs rounds the norm to float32
 
 
+def slow_sam(model: nn.Module, steps: range, *, lr: float, momentum: float, radius: float, adaptive: bool) -> None:
+    """SAM around heavy-ball descent, number by number."""
+    numbers = [place for parameter in model.parameters() for place in parameter.detach().view(-1)]  # they share memory
+    buffers = [0.0] * len(numbers)
+    for step in steps:
+        inputs, targets = rows(step)
+
+        def gradient(inputs: Tensor = inputs, targets: Tensor = targets) -> list[float]:
+            found = torch.autograd.grad(F.cross_entropy(model(inputs), targets), list(model.parameters()))
+            return [float(number) for piece in found for number in piece.reshape(-1)]
+
+        start, first = [float(number) for number in numbers], gradient()
+        sizes = [abs(value) if adaptive else 1.0 for value in start]
+        norm = math.sqrt(sum((size * slope) ** 2 for size, slope in zip(sizes, first, strict=True)))
+        for number, value, size, slope in zip(numbers, start, sizes, first, strict=True):
+            number.fill_(value + radius * size**2 * slope / norm)
+        second = gradient()
+        for i, (number, value, slope) in enumerate(zip(numbers, start, second, strict=True)):
+            buffers[i] = momentum * buffers[i] + slope
+            number.fill_(value - lr * buffers[i])
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_fifty_steps_are_those_of_a_slow_twin(adaptive: bool) -> None:
+    ours, slow, other = network(), network(), network()
+    form: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
+    optimizer = SharpnessAware(torch.optim.SGD(ours.parameters(), **form), radius=0.2, adaptive=adaptive)
+    train(ours, optimizer, range(50))
+    slow_sam(slow, range(50), radius=0.2, adaptive=adaptive, **form)
+    assert_close(ours, slow, 1e-12)
+    slow_sam(other, range(50), radius=0.2, adaptive=not adaptive, **form)
+    assert not torch.allclose(next(other.parameters()), next(ours.parameters()), atol=1e-3)
+
+
 def test_steps_are_those_of_the_pure_function_in_a_sweep() -> None:
     def aware(params: Any, lr: float) -> torch.optim.Optimizer:
         return SharpnessAware(torch.optim.SGD(params, lr=lr), radius=0.2)
@@ -338,6 +372,20 @@ def test_a_gradient_of_zero_goes_nowhere_in_half_precision_too(dtype: torch.dtyp
     assert way.tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("copies", [False, True])
+def test_small_and_large_numbers_in_half_precision_keep_their_way(dtype: torch.dtype, copies: bool) -> None:
+    draw = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-7, 1.0, 3e4):
+        for adaptive, size in ((False, 1.0), (True, 1e-3)):
+            theta, g = [(size * draw).to(dtype)], [(scale * draw.flip(1).clamp(-2, 2)).to(dtype)]
+            options: dict[str, Any] = {"radius": 0.5, "adaptive": adaptive, "copies": copies}
+            (way,) = sharpness_perturbation(theta, g, **options)
+            (exact,) = sharpness_perturbation([theta[0].double()], [g[0].double()], **options)
+            assert way.dtype == dtype
+            torch.testing.assert_close(way.double(), exact, rtol=1e-2, atol=1e-6)
+
+
 def test_schedules_groups_and_fit_reach_the_base() -> None:
     model = network()
     extra = torch.ones(2, requires_grad=True)
@@ -412,6 +460,10 @@ def test_refusals_name_what_is_wrong() -> None:
     weight = torch.ones(1, requires_grad=True)
     with pytest.raises(ValueError, match="loss must be finite, got nan"):
         measure_sharpness(lambda: weight.sum() * math.nan, [weight], radius=0.1)
+    with pytest.raises(ValueError, match=r"loss must be a single number, got shape \(1,\)"):
+        measure_sharpness(lambda: weight, [weight], radius=0.1)
+    with pytest.raises(ValueError, match=r"parameters\[0\] must be a leaf"):
+        measure_sharpness(weight.sum, [2 * weight], radius=0.1)
     embedding = nn.Embedding(4, 2, sparse=True)
     sparse = SharpnessAware(torch.optim.SGD(embedding.parameters(), lr=0.1), radius=0.1)
 
