@@ -267,7 +267,7 @@ def test_the_step_times_that_the_chapter_stores_are_those_of_the_committed_table
             row = re.search(rf"^  {name} +([\d.]+)", block[0], re.MULTILINE)
             assert row, (task, name)
             assert float(row[1]) == ratio, (task, name)
-    one_layer = re.search(r"one layer.*Muon ([\d.]+)", table)
+    one_layer = re.search(r"one layer[^\n]*\n.*Muon ([\d.]+)", table)
     assert one_layer
     assert f"round(60 / {one_layer[1]})" in text
     assert f"{{given}}`{one_layer[1]}`" in text
