@@ -95,12 +95,15 @@ class Lion(CheckedOptimizer):
                 new = lion_step(parameter, gradient, average, lr=lr, betas=(beta1, beta2), weight_decay=decay)
                 torch._foreach_copy_([parameter, average], list(new))
             return
-        if group["foreach"] is None and not isinstance(lr, Tensor) and alike(parameters, gradients, averages):
-            # only the sign counts, and g + β₁/(1−β₁) m has that of the average and costs less
-            directions = list(torch._foreach_add(gradients, averages, alpha=beta1 / (1 - beta1)))
-            torch._foreach_sign_(directions)
-            # m + (1−β₂)(g − m) is a step of descent from m along m − g
-            descend(averages, gradients, lr=1 - beta2, decay=1.0, ascent=True)
+        is_fused = group["foreach"] is None and not isinstance(lr, Tensor) and alike(parameters, gradients, averages)
+        # in half precision, or with a small β₁, the memory would lose digits on its way there and back
+        if is_fused and parameters[0].dtype in (torch.float32, torch.float64) and 0.5 <= beta1 != beta2:
+            # only the sign of the average counts, and m' = m + (1−β₁)/β₁ g has it: m' takes the place of m while its
+            # sign is taken, and β₂ m' + (1 − β₂/β₁) g is the new m; two cheap passes in place of two dear ones
+            descend(averages, gradients, lr=(1 - beta1) / beta1, decay=0.0, ascent=True)
+            directions = list(torch._foreach_sign(averages))
+            rest = 1 - beta2 / beta1
+            descend(averages, gradients, lr=-rest, decay=(beta2 - 1) / rest, ascent=False)
             descend(parameters, directions, lr=lr, decay=decay, ascent=False)
             return
         directions = list(torch._foreach_lerp(averages, gradients, 1 - beta1))

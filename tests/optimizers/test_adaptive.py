@@ -15,6 +15,7 @@ from torch import Tensor
 from nnopt.devices import available_devices
 from nnopt.models import mlp
 from nnopt.optimizers import (
+    Lion,
     adafactor_step,
     adagrad_step,
     adam_step,
@@ -200,6 +201,26 @@ def test_two_steps_by_hand() -> None:
     new, average = lion_step(start, slope, zeros, lr=0.5, betas=(0.9, 0.75))
     assert (new.tolist(), average.tolist()) == ([0.5, -0.5], [0.75, -0.125])
     assert lion_step(new, torch.tensor([-6.0, 2.0]), average, lr=0.5, betas=(0.9, 0.75))[0].tolist() == [0.0, -1.0]
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.99), (0.5, 0.0), (0.95, 0.95), (0.3, 0.99), (0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_class_of_lion_remembers_what_the_rule_does(betas: tuple[float, float], dtype: torch.dtype) -> None:
+    """Its fast path takes the sign in the memory's place, which costs roundings of the largest gradient so far."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(200, generator=generator).to(dtype)
+    fast, slow = start.clone().requires_grad_(), start.clone().requires_grad_()
+    one, other = Lion([fast], lr=0.01, betas=betas), Lion([slow], lr=0.01, betas=betas, foreach=False)
+    largest = 0.0
+    for step in range(20):
+        gradient = torch.randn(200, generator=generator) * (100.0 if step % 7 == 3 else 1.0)
+        fast.grad, slow.grad = gradient.to(dtype), gradient.to(dtype)
+        largest = max(largest, float(gradient.abs().max()))
+        one.step()
+        other.step()
+        off = (one.state[fast]["exp_avg"].double() - other.state[slow]["exp_avg"].double()).abs()
+        assert float(off.max()) <= torch.finfo(dtype).eps * largest, step
+    torch.testing.assert_close(fast, slow, atol=40 * torch.finfo(dtype).eps, rtol=0)
 
 
 def test_lion_stands_still_where_the_average_is_exactly_zero() -> None:
