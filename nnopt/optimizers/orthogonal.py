@@ -99,7 +99,7 @@ def orthogonal_factor(matrix: Tensor, *, method: str = "eigh") -> Tensor:
     Args:
         matrix: G, (..., m, n), floating point; each of a batch for itself.
         method: ``"eigh"`` takes the root of the smaller Gram matrix, in float64 because its eigenvalues are squares;
-            ``"svd"`` is the slower way on a CPU.
+            ``"svd"`` works in the given precision. Which is faster depends on size and machine.
 
     Returns:
         (..., m, n): the matrix nearest to G with orthonormal rows or columns, whichever are fewer. Directions
