@@ -211,16 +211,21 @@ def test_the_class_of_lion_remembers_what_the_rule_does(betas: tuple[float, floa
     start = torch.randn(200, generator=generator).to(dtype)
     fast, slow = start.clone().requires_grad_(), start.clone().requires_grad_()
     one, other = Lion([fast], lr=0.01, betas=betas), Lion([slow], lr=0.01, betas=betas, foreach=False)
+    plain = start.clone().requires_grad_()
+    third = Lion([plain], lr=0.01, betas=betas, foreach=True)
     largest = 0.0
     for step in range(20):
         gradient = torch.randn(200, generator=generator) * (100.0 if step % 7 == 3 else 1.0)
-        fast.grad, slow.grad = gradient.to(dtype), gradient.to(dtype)
+        fast.grad, slow.grad, plain.grad = gradient.to(dtype), gradient.to(dtype), gradient.to(dtype)
         largest = max(largest, float(gradient.abs().max()))
         one.step()
         other.step()
+        third.step()
         off = (one.state[fast]["exp_avg"].double() - other.state[slow]["exp_avg"].double()).abs()
         assert float(off.max()) <= torch.finfo(dtype).eps * largest, step
     torch.testing.assert_close(fast, slow, atol=40 * torch.finfo(dtype).eps, rtol=0)
+    if dtype.itemsize < 4:  # it has no digits to lend: the plain path, to the last bit
+        assert torch.equal(one.state[fast]["exp_avg"], third.state[plain]["exp_avg"])
 
 
 def test_lion_stands_still_where_the_average_is_exactly_zero() -> None:
