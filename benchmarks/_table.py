@@ -1,6 +1,7 @@
 """A table of results with what it was measured on, printed and kept beside the benchmarks."""
 
 import datetime
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from nnopt.storage import write_atomic
 
-__all__ = ["keep"]
+__all__ = ["keep", "listed"]
 
 
 def keep(name: str, title: str, rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
@@ -30,6 +31,16 @@ def keep(name: str, title: str, rows: Sequence[Sequence[str]], notes: Sequence[s
     text = "\n".join([title, *_machine(), "", *lines, "", *notes]) + "\n"
     print(text, end="")
     write_atomic(Path(__file__).parent / "results" / f"{name}.txt", text.encode())
+
+
+def listed(lrs: Sequence[float], scores: Sequence[float], best: int, *, digits: int = 2) -> str:
+    """Write what each rate brought on the tuning seeds, the chosen one marked."""
+    cells = [
+        f"{lr:g}: {score:.{digits}f}" if math.isfinite(score) else f"{lr:g}: diverged"
+        for lr, score in zip(lrs, scores, strict=True)
+    ]
+    cells[best] = f"<{cells[best]}>"
+    return "  ".join(cells) + ("  (at the edge)" if best in (0, len(lrs) - 1) else "")
 
 
 def _machine() -> list[str]:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from _table import keep
-from scipy import special
+from _table import keep, listed
 from torch import Tensor, nn
 
 from nnopt.data import digits, photographs, pixels, stdlib_bytes, windows
+from nnopt.measurement._intervals import t_interval
 from nnopt.models import mlp, transformer
 from nnopt.optimizers import (
     SOAP,
@@ -276,8 +276,8 @@ def optimizer_of(name: str, model: nn.Module, fallback: list[str]) -> torch.opti
 
 def with_interval(values: Tensor) -> str:
     """Write mean and half of the 95 % interval of Student's t."""
-    half = float(special.stdtrit(len(values) - 1, 0.975)) * float(values.std()) / len(values) ** 0.5
-    return f"{float(values.mean()):+.2f} ±{half:.2f}"
+    found = t_interval(values.tolist())
+    return f"{found.mean:+.2f} ±{found.high - found.mean:.2f}"
 
 
 def tune(task: Task, name: str, total_steps: int) -> tuple[float, str]:
@@ -287,13 +287,6 @@ def tune(task: Task, name: str, total_steps: int) -> tuple[float, str]:
     scores = tuned.evaluate(task.metric, task.rows[1])
     best = tuned.best(scores, edge="allow")
     return lrs[best], f"{name}, {total_steps} steps: {listed(lrs, scores.mean(dim=1).tolist(), best)}"
-
-
-def listed(lrs: list[float], scores: list[float], best: int) -> str:
-    """Write what each rate brought on the tuning seeds, the chosen one marked."""
-    cells = [f"{lr:g}: {score:.2f}" if math.isfinite(score) else f"{lr:g}: diverged" for lr, score in zip(lrs, scores)]
-    cells[best] = f"<{cells[best]}>"
-    return "  ".join(cells) + ("  (at the edge)" if best in (0, len(lrs) - 1) else "")
 
 
 def main() -> int:

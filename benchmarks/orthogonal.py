@@ -16,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from _table import keep
+from _table import keep, listed
 from torch import Tensor, nn
 
 from nnopt.data import stdlib_bytes, windows
+from nnopt.measurement._intervals import t_interval
 from nnopt.models import transformer
 from nnopt.optimizers import Muon, linear, muon_groups
 from nnopt.seeding import Seed, seeds
@@ -100,10 +101,9 @@ def main() -> int:
         scores = [
             sum(train(name, lr, seed, parts, "validation")[0][-1] for seed in tuning) / len(tuning) for lr in rates
         ]
-        best[name] = rates[scores.index(min(scores))]
-        cells = [f"{lr:g}: {score:.3f}" for lr, score in zip(rates, scores)]
-        cells[scores.index(min(scores))] = f"<{cells[scores.index(min(scores))]}>"
-        notes.append(f"{name}: " + "  ".join(cells))
+        place = scores.index(min(scores))
+        best[name] = rates[place]
+        notes.append(f"{name}: {listed(rates, scores, place, digits=3)}")
     rows = [["", "steps", "bits per byte", "minus AdamW, 95 %", "CPU s", "AdamW's loss after"]]
     drawn = seeds("benchmark#lm", 5)
     found = {
@@ -113,13 +113,12 @@ def main() -> int:
     goals = [curve[-1] for curve, _ in found["AdamW", NUM_STEPS]]
     for (name, num_steps), runs in found.items():
         ends = torch.tensor([curve[-1] for curve, _ in runs])
-        less = ends - torch.tensor(goals)
-        half = 2.776 * float(less.std()) / len(less) ** 0.5
+        less = t_interval((ends - torch.tensor(goals)).tolist())
         reached = [
             next((10 * (i + 1) for i, value in enumerate(curve) if value <= goal), None)
             for (curve, _), goal in zip(runs, goals, strict=True)
         ]
-        interval = f"{float(less.mean()):+.2f} [{float(less.mean()) - half:+.2f}, {float(less.mean()) + half:+.2f}]"
+        interval = f"{less.mean:+.2f} [{less.low:+.2f}, {less.high:+.2f}]"
         arrived = sorted(count for count in reached if count is not None)
         span = " to ".join(map(str, sorted({*arrived[:1], *arrived[-1:]}))) or "never"
         rows.append(
@@ -127,7 +126,7 @@ def main() -> int:
                 name,
                 str(num_steps),
                 f"{float(ends.mean()):.3f}",
-                "" if half == 0 else interval,
+                "" if less.sd == 0 else interval,
                 f"{sum(seconds for _, seconds in runs) / len(runs):.2f}",
                 span + ("" if len(arrived) == len(runs) else f" ({len(arrived)} of {len(runs)})"),
             ]
